@@ -1,0 +1,33 @@
+"""What travels between the parts of Headrace: typed messages, their wire format and the topics they live on."""
+
+from headrace.schemas.dead_letters import DeadLetter
+from headrace.schemas.drift_alerts import DriftAlert
+from headrace.schemas.events import Attribution, Click, Event, OrderLine, Purchase, shopper_id
+from headrace.schemas.feature_rows import Cause, HistoryEntry, ItemChange, ItemRow, UserRow
+from headrace.schemas.model_updates import ModelUpdate
+from headrace.schemas.recommendations import Recommendation, RecommendedItem
+from headrace.schemas.wire import InvalidMessage, check_event, decode, encode, headers
+
+__all__ = [
+    "Attribution",
+    "Cause",
+    "Click",
+    "DeadLetter",
+    "DriftAlert",
+    "Event",
+    "HistoryEntry",
+    "InvalidMessage",
+    "ItemChange",
+    "ItemRow",
+    "ModelUpdate",
+    "OrderLine",
+    "Purchase",
+    "Recommendation",
+    "RecommendedItem",
+    "UserRow",
+    "check_event",
+    "decode",
+    "encode",
+    "headers",
+    "shopper_id",
+]
