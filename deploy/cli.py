@@ -1,0 +1,164 @@
+"""The command `headrace`. Commands import what they need when they run, so that `headrace --help` answers at once."""
+
+import json
+import logging
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headrace.deploy.settings import Settings
+
+app = typer.Typer(
+    help="Event-driven features and live models for shops.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+topics_app = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
+schemas_app = typer.Typer(help="The JSON Schemas and the AsyncAPI document.", no_args_is_help=True)
+app.add_typer(topics_app, name="topics")
+app.add_typer(schemas_app, name="schemas")
+
+Kafka = Annotated[str | None, typer.Option("--kafka", metavar="ADDR", help="Broker as host:port; HEADRACE_KAFKA where not given.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result to this file as JSON.")]
+Folder = Annotated[Path | None, typer.Option("--folder", help="Where the generated files lie; in the package where not given.")]
+
+
+class Start(StrEnum):
+    """Where a reader of a topic begins."""
+
+    BEGINNING = "beginning"
+    END = "end"
+
+
+def main() -> None:
+    """Run the command line. Errors of ours and of the network end it with one line and exit code 1, without a traceback."""
+    try:
+        app()
+    except Exception as error:
+        # Anything else is a mistake in Headrace, and its traceback is wanted.
+        if not (type(error).__module__.startswith(("headrace.", "cimpl", "confluent_kafka")) or isinstance(error, OSError)):
+            raise
+        print(f"headrace: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def settings(json_file: JsonFile = None) -> None:
+    """Print every setting as it is used; passwords in URLs are masked."""
+    shown = Settings.load().shown()
+    for variable, value in shown.items():
+        typer.echo(f"{variable}={value}")
+    if json_file is not None:
+        json_file.write_text(json.dumps(shown, indent=2) + "\n")
+
+
+@topics_app.command("list")
+def list_topics(kafka: Kafka = None) -> None:
+    """List Headrace's topics and whether the broker has them."""
+    from headrace.schemas.topics import TOPICS
+    from headrace.streams.broker import require_broker
+
+    present = require_broker(_bootstrap(kafka)).topics
+    for topic in TOPICS:
+        state = f"{len(present[topic.name].partitions)} partitions" if topic.name in present else "missing"
+        typer.echo(f"{topic.name:16} {state:13} {topic.cleanup:8} key: {topic.key:20} {topic.summary}")
+
+
+@topics_app.command("create")
+def create_topics(kafka: Kafka = None) -> None:
+    """Create the topics that are missing."""
+    from headrace.streams.broker import require_broker
+    from headrace.streams.kafka import ensure_topics
+
+    bootstrap = _bootstrap(kafka)
+    require_broker(bootstrap)
+    created = ensure_topics(bootstrap)
+    typer.echo(f"created: {', '.join(created)}" if created else "all topics are there")
+
+
+@schemas_app.command("generate")
+def generate_schemas(folder: Folder = None) -> None:
+    """Write the JSON Schemas and the AsyncAPI document."""
+    from headrace.schemas import generate
+
+    place = folder or _generated()
+    generate.write(place)
+    typer.echo(f"written to {place}")
+
+
+@schemas_app.command("check")
+def check_schemas(folder: Folder = None) -> None:
+    """Fail, naming the files, where what is written differs from what the code would write."""
+    from headrace.schemas import generate
+
+    stale = generate.stale(folder or _generated())
+    for name in stale:
+        typer.echo(f"stale: {name}; write it anew with: headrace schemas generate", err=True)
+    if stale:
+        raise typer.Exit(1)
+    typer.echo("all generated files are up to date")
+
+
+@app.command()
+def publish(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Shop data: ours as JSON lines, or a known data set.")],
+    kafka: Kafka = None,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Events a second; as fast as it goes where not given.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="Stop after so many events.")] = None,
+    open_sessions: Annotated[int, typer.Option(min=1, help="Sessions side by side, for a file without times.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed for the order, for a file without times.")] = 1,
+    json_file: JsonFile = None,
+    plain: Annotated[bool, typer.Option("--plain", help="A line each second in place of the bar.")] = False,
+) -> None:
+    """Replay a file of clicks and purchases to Kafka. Exit code 1 where an acknowledgement is missing."""
+    from msgspec.structs import asdict
+
+    from headrace.deploy.publish_command import Replay, publish_file
+
+    bootstrap = _bootstrap(kafka)
+    plain = plain or not sys.stderr.isatty()
+    replay = Replay(file.name)
+    try:
+        publish_file(file, bootstrap, replay, rate=rate, limit=limit, open_sessions=open_sessions, seed=seed, plain=plain)
+    finally:
+        if replay.seconds > 0:
+            typer.echo(replay.line())
+        if json_file is not None:
+            json_file.write_text(json.dumps(asdict(replay) | {"events_per_s": replay.rate}, indent=2) + "\n")
+    if replay.acknowledged < replay.published:
+        raise typer.Exit(1)
+
+
+@app.command()
+def tail(
+    topic: Annotated[str, typer.Argument(help="Such as clicks, recommendations or drift-alerts.")],
+    start: Annotated[Start, typer.Option("--from", help="Where to begin.")] = Start.END,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many messages.")] = None,
+    kafka: Kafka = None,
+    json_lines: Annotated[bool, typer.Option("--json-lines", help="Messages as JSON, as they can be published again.")] = False,
+) -> None:
+    """Print a topic's messages, one a line, as they come."""
+    from headrace.deploy.tail_command import tail_lines
+
+    for line in tail_lines(_bootstrap(kafka), topic, start=start.value, count=count, as_json=json_lines):
+        typer.echo(line)
+
+
+# The commands that start Headrace's parts (`demo`, `run`, ...) are added here, each thin, with its work in a module of its own.
+
+
+def _bootstrap(given: str | None) -> str:
+    loaded = Settings.load()
+    logging.basicConfig(level=loaded.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    return given or loaded.kafka
+
+
+def _generated() -> Path:
+    from headrace import schemas
+
+    return Path(schemas.__file__).parent / "generated"
+
+
+if __name__ == "__main__":
+    main()

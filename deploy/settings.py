@@ -1,0 +1,139 @@
+"""The one settings object, read once from the environment."""
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from os import environ
+from pathlib import Path
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit, urlunsplit
+
+Device = Literal["auto", "cpu", "cuda"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class SettingsError(ValueError):
+    """A variable of the environment holds what cannot be used."""
+
+    def __init__(self, variable: str, value: str, expected: str) -> None:
+        super().__init__(f"{variable}: {expected} was expected; the value is {masked(value)!r}. Correct the variable or unset it")
+        self.variable = variable
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Each field is read from the variable of its name: `gateway_port` from HEADRACE_GATEWAY_PORT.
+
+    `kafka` is one or more host:port, `redis` a URL. `data` holds files to replay, `home` what Headrace itself writes.
+    `metrics_port` 0 means any free port.
+    """
+
+    kafka: str = "127.0.0.1:9092"
+    redis: str = "redis://127.0.0.1:6379/0"
+    data: Path = Path("../shared/data")
+    home: Path = Path(".headrace")
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = 8000
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0
+    device: Device = "auto"
+    log_level: LogLevel = "info"
+
+    @classmethod
+    def load(cls, variables: Mapping[str, str] = environ) -> "Settings":
+        """Return the settings; a variable that is not set, or empty, leaves the default. Raises SettingsError."""
+        given: dict[str, Any] = {}
+        for field in fields(cls):
+            variable = variable_of(field.name)
+            if value := variables.get(variable, "").strip():
+                given[field.name] = _READ[field.name](variable, value)
+        return cls(**given)
+
+    def shown(self) -> dict[str, str | int]:
+        """Return variable names and values as they may be printed: passwords in URLs are masked."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {variable_of(name): value if isinstance(value, int) else masked(str(value)) for name, value in values}
+
+
+def variable_of(field: str) -> str:
+    """Return the environment variable that a field is read from."""
+    return f"HEADRACE_{field.upper()}"
+
+
+def masked(url: str) -> str:
+    """Return the text with the password of a URL replaced by stars."""
+    if "://" not in url or "@" not in url:
+        return url
+    parts = urlsplit(url)
+    credentials, _, place = parts.netloc.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    return urlunsplit(parts._replace(netloc=f"{user}:***@{place}" if colon else f"{user}@{place}"))
+
+
+def _addresses(variable: str, value: str) -> str:
+    for address in value.split(","):
+        match = re.fullmatch(r"\s*(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):(\d{1,5})\s*", address)
+        if match is None or not 0 < int(match[1]) < 65536:
+            raise SettingsError(variable, value, "host:port, or several with commas between them,")
+    return value
+
+
+def _redis_url(variable: str, value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = (parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0) or (parts.scheme == "unix" and parts.path)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise SettingsError(variable, value, "a URL such as redis://127.0.0.1:6379/0")
+    return value
+
+
+def _port(variable: str, value: str) -> int:
+    if not re.fullmatch(r"\d{1,5}", value) or int(value) > 65535:
+        raise SettingsError(variable, value, "a port from 0 to 65535")
+    return int(value)
+
+
+def _host(variable: str, value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", value) or re.fullmatch(r"[\d.]+", value):
+            raise SettingsError(variable, value, "a host name or an IP address") from None
+    return value
+
+
+def _folder(variable: str, value: str) -> Path:
+    path = Path(value).expanduser()
+    if path.exists() and not path.is_dir():
+        raise SettingsError(variable, value, "a folder")
+    return path
+
+
+def _device(variable: str, value: str) -> Device:
+    if value not in ("auto", "cpu", "cuda"):
+        raise SettingsError(variable, value, "auto, cpu or cuda")
+    return cast(Device, value)
+
+
+def _log_level(variable: str, value: str) -> LogLevel:
+    level = value.lower()
+    if level not in ("debug", "info", "warning", "error"):
+        raise SettingsError(variable, value, "debug, info, warning or error")
+    return cast(LogLevel, level)
+
+
+_READ: dict[str, Callable[[str, str], Any]] = {
+    "kafka": _addresses,
+    "redis": _redis_url,
+    "data": _folder,
+    "home": _folder,
+    "gateway_host": _host,
+    "gateway_port": _port,
+    "metrics_host": _host,
+    "metrics_port": _port,
+    "device": _device,
+    "log_level": _log_level,
+}

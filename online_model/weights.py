@@ -1,0 +1,164 @@
+"""Weights that travel: snapshots and deltas as safetensors, and a model copy that takes them in link by link.
+
+A payload holds the dense tensors by their parameter names, the touched rows of the item table (`items.rows`,
+`items.values`; a snapshot holds all of them) and the ids of new items (`items.new`, UTF-8, one a line). safetensors has no
+checksum of its own, so nothing is taken in before its SHA-256, shapes, ranges and finiteness have been checked.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from headrace.online_model.transformer import NextItemTransformer, TransformerShape
+from headrace.schemas.model_updates import ModelUpdate
+
+NO_WEIGHTS = "0" * 64
+ROWS, VALUES, NEW_ITEMS, SHAPE = "items.rows", "items.values", "items.new", "shape"
+ITEM_TABLE = "items.weight"
+FIRST_CAPACITY = 4096
+
+
+class BadUpdate(ValueError):
+    """An update that must not be taken in; the text says why."""
+
+
+class MissingLink(BadUpdate):
+    """An update that does not build on the weights at hand: links were lost, or it comes from another branch."""
+
+
+class ModelCopy:
+    """A model, the ids of its item rows, and the version that it holds. Row 0 of the table is the unknown item."""
+
+    def __init__(self, shape: TransformerShape | None = None, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+        self.model = NextItemTransformer(shape or TransformerShape(), FIRST_CAPACITY).to(self.device).requires_grad_(False)
+        self.items: list[str] = [""]
+        self.rows: dict[str, int] = {}
+        self.version = 0
+        self.sha256 = NO_WEIGHTS
+
+    def add_items(self, items: Sequence[str]) -> None:
+        """Give the next rows of the table to these items, enlarging it by doubling. Raises BadUpdate for one that has a row."""
+        for item in items:
+            if item in self.rows:
+                raise BadUpdate(f"item {item!r} already has row {self.rows[item]}")
+            self.rows[item] = len(self.items)
+            self.items.append(item)
+        capacity = self.model.capacity
+        while capacity < len(self.items):
+            capacity *= 2
+        self.model.grow(capacity)
+
+    def apply(self, update: ModelUpdate, payload: bytes) -> None:
+        """Take in an update. Raises BadUpdate or MissingLink, before anything is changed, where it must not be."""
+        tensors, new_items = check(self, update, payload)
+        if update.kind == "snapshot":
+            self.items, self.rows = [""], {}
+        self.add_items(new_items)
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name in dense_names(self.model):
+                parameters[name].copy_(tensors[name])
+            table = parameters[ITEM_TABLE]
+            table.index_copy_(0, tensors[ROWS].to(self.device), tensors[VALUES].to(self.device, table.dtype))
+        self.version, self.sha256 = update.version, update.weights_sha256
+
+    def copy_from(self, other: "ModelCopy") -> None:
+        """Become equal to another copy of the same shape."""
+        self.items, self.rows = list(other.items), dict(other.rows)
+        self.model.grow(other.model.capacity)
+        self.model.load_state_dict(other.model.state_dict())
+        self.version, self.sha256 = other.version, other.sha256
+
+
+def dense_names(model: NextItemTransformer) -> list[str]:
+    """Return the names of all parameters but the item table."""
+    return [name for name, _ in model.named_parameters() if name != ITEM_TABLE]
+
+
+def snapshot_payload(copy: ModelCopy) -> bytes:
+    """Return the whole of a copy's weights."""
+    return _payload(copy, torch.arange(len(copy.items)), copy.items[1:])
+
+
+def delta_payload(copy: ModelCopy, touched: Tensor, new_items: Sequence[str]) -> bytes:
+    """Return the dense weights, the `touched` rows of the item table and the ids of `new_items`, as of now."""
+    return _payload(copy, touched, new_items)
+
+
+def chained_sha256(base_sha256: str, payload_sha256: str) -> str:
+    """Return the name of the weights that a delta makes of its base."""
+    return hashlib.sha256(f"{base_sha256}{payload_sha256}".encode()).hexdigest()
+
+
+def check(copy: ModelCopy, update: ModelUpdate, payload: bytes) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the tensors and the new item ids of an update that may be applied to `copy`. Raises BadUpdate or MissingLink."""
+    if update.kind == "delta" and (update.base_version, update.base_sha256) != (copy.version, copy.sha256):
+        raise MissingLink(
+            f"delta {update.version} builds on version {update.base_version} ({update.base_sha256[:12]}), "
+            f"here is version {copy.version} ({copy.sha256[:12]})"
+        )
+    found = hashlib.sha256(payload).hexdigest()
+    if found != update.payload_sha256 or len(payload) != update.payload_bytes:
+        raise BadUpdate(f"version {update.version}: payload has sha256 {found[:12]} and {len(payload)} bytes, not those of its manifest")
+    if update.kind == "delta" and chained_sha256(update.base_sha256, update.payload_sha256) != update.weights_sha256:
+        raise BadUpdate(f"version {update.version}: weights_sha256 does not follow from its base and payload")
+    try:
+        tensors = load(payload)
+    except SafetensorError as error:
+        raise BadUpdate(f"version {update.version}: not safetensors: {error}") from None
+    new_items = _check_items(copy, update, tensors)
+    _check_tensors(copy, update, tensors)
+    return tensors, new_items
+
+
+def _check_items(copy: ModelCopy, update: ModelUpdate, tensors: dict[str, Tensor]) -> list[str]:
+    missing = {ROWS, VALUES, NEW_ITEMS, SHAPE, *dense_names(copy.model)} ^ set(tensors)
+    if missing:
+        raise BadUpdate(f"version {update.version}: tensors that are missing or unknown: {', '.join(sorted(missing))}")
+    if tuple(tensors[SHAPE].tolist()) != _shape_of(copy.model.shape):
+        raise BadUpdate(f"version {update.version}: is a network of shape {tensors[SHAPE].tolist()}, here is {_shape_of(copy.model.shape)}")
+    text = bytes(tensors[NEW_ITEMS].tolist()).decode()
+    new_items = text.split("\n") if text else []
+    known = copy.rows if update.kind == "delta" else {}
+    if len(set(new_items)) != len(new_items) or any(item in known for item in new_items):
+        raise BadUpdate(f"version {update.version}: names an item twice")
+    rows = tensors[ROWS]
+    size = len(new_items) + (len(copy.items) if update.kind == "delta" else 1)
+    if rows.dtype != torch.int64 or rows.ndim != 1 or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < size):
+        raise BadUpdate(f"version {update.version}: item rows lie outside of the table of {size}")
+    if tensors[VALUES].shape != (len(rows), copy.model.shape.width):
+        raise BadUpdate(f"version {update.version}: {len(rows)} rows with values of shape {tuple(tensors[VALUES].shape)}")
+    return new_items
+
+
+def _check_tensors(copy: ModelCopy, update: ModelUpdate, tensors: dict[str, Tensor]) -> None:
+    parameters = dict(copy.model.named_parameters())
+    for name in (*dense_names(copy.model), VALUES):
+        tensor = tensors[name]
+        if name != VALUES and tensor.shape != parameters[name].shape:
+            raise BadUpdate(f"version {update.version}: {name} has shape {tuple(tensor.shape)}, not {tuple(parameters[name].shape)}")
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            raise BadUpdate(f"version {update.version}: {name} holds values that are not finite numbers")
+
+
+def _payload(copy: ModelCopy, rows: Tensor, new_items: Sequence[str]) -> bytes:
+    parameters = dict(copy.model.named_parameters())
+    tensors = {name: parameters[name].detach().cpu().contiguous() for name in dense_names(copy.model)}
+    tensors[ROWS] = rows.to(torch.int64).cpu()
+    tensors[VALUES] = parameters[ITEM_TABLE].detach()[rows.to(copy.device)].cpu().contiguous()
+    tensors[NEW_ITEMS] = (
+        torch.frombuffer(bytearray("\n".join(new_items).encode() or b""), dtype=torch.uint8)
+        if new_items
+        else torch.empty(0, dtype=torch.uint8)
+    )
+    tensors[SHAPE] = torch.tensor(_shape_of(copy.model.shape))
+    return bytes(save(tensors))
+
+
+def _shape_of(shape: TransformerShape) -> tuple[int, ...]:
+    return (shape.width, shape.layers, shape.heads, shape.length)
