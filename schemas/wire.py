@@ -12,7 +12,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin
@@ -26,7 +26,8 @@ SCHEMA_MAJOR = 1
 SCHEMA_MINOR = 0
 MAX_FUTURE_MS = 5 * 60 * 1000
 
-Headers = list[tuple[str, bytes]]
+Headers = list[tuple[str, str | bytes | None]]
+AnyHeaders = Headers | dict[str, str | bytes | None] | None
 M = TypeVar("M", bound=Struct)
 
 _encoder = msgspec.json.Encoder()
@@ -51,7 +52,7 @@ def encode(message: Struct) -> bytes:
     return _encoder.encode(message)
 
 
-def decode(kind: type[M], value: bytes | None, headers: Iterable[tuple[str, bytes | str | None]] | None = None) -> M:
+def decode(kind: type[M], value: bytes | None, headers: AnyHeaders = None) -> M:
     """Return the message of type `kind` that `value` holds as JSON.
 
     Raises InvalidMessage, which names the field and its value, where `value` is no such message.
@@ -103,10 +104,10 @@ def new_traceparent() -> str:
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
-def header(headers: Iterable[tuple[str, bytes | str | None]] | None, name: str) -> str | None:
+def header(headers: AnyHeaders, name: str) -> str | None:
     """Return the text of the last header of that name, or None."""
     found = None
-    for key, value in headers or ():
+    for key, value in headers.items() if isinstance(headers, dict) else headers or ():
         if key == name and value is not None:
             found = value.decode(errors="replace") if isinstance(value, bytes) else value
     return found
@@ -136,7 +137,7 @@ def _kebab(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
 
 
-def _minor_version(kind: type[Struct], headers: Iterable[tuple[str, bytes | str | None]]) -> int:
+def _minor_version(kind: type[Struct], headers: AnyHeaders) -> int:
     schema = header(headers, "ce_dataschema")
     prefix = f"urn:headrace:{_kebab(kind.__name__)}:"
     if schema is None or not schema.startswith(prefix):
