@@ -48,7 +48,9 @@ class DeadLetters:
                 break
             except BufferError:
                 if time.monotonic() >= deadline:
-                    raise DeadLettersLost(f"no room in the producer's buffer for {place} within {timeout_s:g} s; is the broker up?") from None
+                    raise DeadLettersLost(
+                        f"no room in the producer's buffer for {place} within {timeout_s:g} s; is the broker up?"
+                    ) from None
                 self._producer.poll(0.01)
         self._waiting += 1
         self.refused += 1
@@ -60,7 +62,9 @@ class DeadLetters:
             self._producer.flush(timeout_s)
         if self._waiting or self._lost:
             shown = "; ".join(self._lost[:3])
-            raise DeadLettersLost(f"{self._waiting} dead letters are unanswered, {len(self._lost)} failed: {shown}; do not commit their offsets")
+            raise DeadLettersLost(
+                f"{self._waiting} dead letters are unanswered, {len(self._lost)} failed: {shown}; do not commit their offsets"
+            )
 
     def _answered(self, place: str, error: KafkaError | None) -> None:
         self._waiting -= 1

@@ -68,6 +68,7 @@ class EventPublisher:
     ) -> None:
         self.acknowledged = 0
         self.failed = 0
+        self._handed_over = 0
         self._bootstrap, self._source, self._max_buffered = bootstrap, source, max_buffered
         self._clock, self._on_error = clock, on_error
         self._reasons: Counter[str] = Counter()
@@ -95,9 +96,7 @@ class EventPublisher:
                 raise BufferFull(self._full(timeout_s))
             self._producer.poll(_FULL_WAIT_S)
 
-    async def publish_and_wait(
-        self, events: Iterable[Event], *, timeout_s: float = 10.0, traceparent: str | None = None
-    ) -> list[Outcome]:
+    async def publish_and_wait(self, events: Iterable[Event], *, timeout_s: float = 10.0, traceparent: str | None = None) -> list[Outcome]:
         """Publish events and return what became of each, in their order, when all is known or `timeout_s` has passed.
 
         Never waits for room. A bad event spoils no other: it is `refused` and the others are sent. Raises PublishError where
@@ -146,7 +145,8 @@ class EventPublisher:
     @property
     def waiting(self) -> int:
         """How many events have been handed over and are not answered for yet."""
-        return len(self._producer)
+        with self._counts:
+            return max(0, self._handed_over - self.acknowledged - self.failed)
 
     def __enter__(self) -> Self:
         return self
@@ -167,6 +167,8 @@ class EventPublisher:
             return False
         except KafkaException as error:
             raise PublishError(f"Kafka at {self._bootstrap} takes no more events: {error.args[0].str()}; open a new publisher") from error
+        with self._counts:
+            self._handed_over += 1
         return True
 
     def _require_open(self) -> None:

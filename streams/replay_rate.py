@@ -14,9 +14,7 @@ class Pace:
     full buffer is never followed by a flood. Sleeps shorter than 1 ms are saved up.
     """
 
-    def __init__(
-        self, rate: float, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
         if not rate > 0:
             raise ValueError(f"rate: more than 0 events a second was expected; the value is {rate}")
         self._step_s = 1 / rate

@@ -29,9 +29,7 @@ class Shop:
         self.categories = [name for name, _, _ in CATEGORIES[:count]]
         self.category_of = [number % count for number in range(items)]
         self.names = [_name(number, self.categories[number % count], number // count) for number in range(items)]
-        self.prices = [
-            round(max(0.5, CATEGORIES[number % count][1] * math.exp(0.4 * draw.gauss(0.0, 1.0))), 2) for number in range(items)
-        ]
+        self.prices = [round(max(0.5, CATEGORIES[number % count][1] * math.exp(0.4 * draw.gauss(0.0, 1.0))), 2) for number in range(items)]
         self.shelves = [list(range(category, items, count)) for category in range(count)]
         self.changed = False
         self.worlds = [_World(draw, self.shelves), _World(draw, self.shelves)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message
 from msgspec import Struct
 
 from headrace.schemas import wire
@@ -41,9 +41,7 @@ class Subscriber(Generic[M]):
         self: "Subscriber[Struct]", bootstrap: str, topic: str | Topic, *, group: str | None = ..., start: Literal["end", "beginning"] = ...
     ) -> None: ...
     @overload
-    def __init__(
-        self, bootstrap: str, topic: type[M], *, group: str | None = ..., start: Literal["end", "beginning"] = ...
-    ) -> None: ...
+    def __init__(self, bootstrap: str, topic: type[M], *, group: str | None = ..., start: Literal["end", "beginning"] = ...) -> None: ...
     def __init__(
         self,
         bootstrap: str,
