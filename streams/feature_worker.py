@@ -15,11 +15,25 @@ from typing import Generic, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from msgspec import Struct
+from msgspec.structs import replace
 
 from headrace.features.item_row import changes_of, fold_item
 from headrace.features.online_store import ITEM_VIEW, USER_VIEW, OnlineStore
 from headrace.features.user_row import Place, fold_user
-from headrace.schemas import Click, Event, InvalidMessage, ItemChange, ItemRow, Purchase, UserRow, check_event, decode, encode, shopper_id
+from headrace.schemas import (
+    Cause,
+    Click,
+    Event,
+    InvalidMessage,
+    ItemChange,
+    ItemRow,
+    Purchase,
+    UserRow,
+    check_event,
+    decode,
+    encode,
+    shopper_id,
+)
 from headrace.schemas.topics import CLICKS, ITEM_CHANGES, ITEM_FEATURES, PURCHASES, USER_FEATURES, Topic
 from headrace.schemas.wire import now_ms
 from headrace.streams import kafka, metrics
@@ -117,6 +131,9 @@ class FeatureWorker:
             after = fold_user(before, event, place)
             counter = metrics.REPEATED if after is before else metrics.EVENTS
             counter.labels(record.topic()).inc()
+            if after.cause is None:
+                # A row that was read back: the online store does not keep what caused it.
+                after = replace(after, cause=Cause(event_id=event.event_id, published_ms=place.published_ms))
             self._users[key] = touched[key] = after
         return list(touched.values())
 

@@ -58,7 +58,7 @@ class MetricsServer:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *arguments: object) -> None:
+            def log_message(self, *arguments: object) -> None:
                 """Say nothing: a scrape each second is no news."""
 
         self._server = ThreadingHTTPServer((host, port), Handler)
