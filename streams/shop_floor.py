@@ -45,11 +45,11 @@ class Shop:
                 shopper.own.clear()
 
     def in_season(self, time_ms: int) -> list[float]:
-        """Return each category's weight at the hour: twice as much at its own hour as twelve hours away."""
+        """Return each category's weight at the hour: seven times as much at its own hour as twelve hours away."""
         hour = time_ms // HOUR_MS % 24
         if hour not in self._season:
             hours = (peak for _, _, peak in CATEGORIES[: len(self.categories)])
-            self._season[hour] = [1.5 + 0.5 * math.cos((hour - peak) * math.pi / 12) for peak in hours]
+            self._season[hour] = [1.0 + 0.75 * math.cos((hour - peak) * math.pi / 12) for peak in hours]
         return self._season[hour]
 
 

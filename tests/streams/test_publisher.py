@@ -104,7 +104,7 @@ def test_a_trace_is_handed_on_and_a_broken_one_replaced() -> None:
         (click(user_id="session:9"), "$.user_id"),
         (click(event_time_ms=NOW_MS + 3_600_000), "$.event_time_ms"),
         (purchase(lines=[]), "$.lines"),
-        (purchase(lines=[LINE, OrderLine(item_id="tent", quantity=0)]), "$.lines[...].quantity"),
+        (purchase(lines=[LINE, OrderLine(item_id="tent", quantity=0)]), "$.lines[1].quantity"),
         (purchase(lines=[LINE, OrderLine(item_id="tent", unit_price=math.nan)]), "$.lines[1].unit_price"),
         (purchase(currency="euro"), "$.currency"),
         (click(item_id="x" * 1_000_001), "$"),
@@ -123,7 +123,7 @@ def test_an_event_built_by_hand_is_refused_with_its_field_before_anything_is_sen
 def test_a_refusal_names_the_value() -> None:
     with pytest.raises(InvalidMessage, match=r"\$\.price: .*the value is -5\.0"):
         outgoing(click(price=-5.0), "shop", NOW_MS)
-    with pytest.raises(InvalidMessage, match="is 1000089 bytes as JSON, at most 1000000 are allowed on 'clicks'"):
+    with pytest.raises(InvalidMessage, match="is 1000096 bytes as JSON, at most 1000000 are allowed on 'clicks'"):
         outgoing(click(item_id="x" * 1_000_000), "shop", NOW_MS)
 
 
