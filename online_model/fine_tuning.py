@@ -177,7 +177,8 @@ class FineTuner:
             self._dense_optimizer.step()
             self._item_optimizer.step()
             touched += [rows.flatten(), negatives]
-        return torch.unique(torch.cat(touched))
+        rows_touched: Tensor = torch.unique(torch.cat(touched))
+        return rows_touched
 
     def _judge(self, negatives: Tensor) -> Verdict:
         size = len(self.live.items)

@@ -1,6 +1,7 @@
 """Is the broker there? Asked once at the start, so that a wrong address is told plainly and soon."""
 
 import logging
+from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata
@@ -36,7 +37,8 @@ def require_broker(bootstrap: str, timeout_s: float = 8.0) -> ClusterMetadata:
     quiet = logging.getLogger("headrace.kafka.probe")
     quiet.propagate = False
     quiet.addHandler(logging.NullHandler())
-    admin = AdminClient({"bootstrap.servers": bootstrap, "logger": quiet})
+    settings: dict[str, Any] = {"bootstrap.servers": bootstrap, "logger": quiet}
+    admin = AdminClient(settings)
     try:
         return admin.list_topics(timeout=timeout_s)
     except KafkaException as error:

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from headrace.online_model.weights import BadUpdate, MissingLink
 from headrace.schemas import InvalidMessage, ModelUpdate, decode, encode
 from headrace.schemas.topics import MODEL_UPDATES, MODEL_WEIGHTS
-from headrace.schemas.wire import headers
+from headrace.schemas.wire import Headers, headers
 from headrace.streams import kafka, metrics
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class WeightsPublisher:
 
         name = hashlib.sha256(payload).hexdigest()
         for number, part in enumerate(parts):
-            tags = [("payload_sha256", name), ("part", str(number)), ("parts", str(len(parts)))]
+            tags: Headers = [("payload_sha256", name), ("part", str(number)), ("parts", str(len(parts)))]
             self._producer.produce(MODEL_WEIGHTS.name, part, model, partition=0, headers=tags, on_delivery=placed)
         self._flush("the parts of the weights")
         # One idempotent producer keeps their order, but another learner's parts may lie between: then offsets do not follow on.

@@ -19,7 +19,7 @@ def open_lines(path: Path) -> Iterator[Iterator[tuple[int, bytes]]]:
     """Give (line number from 1, line without its end) for each line that is not empty. Raises OSError, InvalidMessage."""
     with path.open("rb") as file:
         gzipped = file.peek(2)[:2] == _GZIP_MAGIC
-        source: BinaryIO = io.BufferedReader(gzip.GzipFile(fileobj=file)) if gzipped else file  # type: ignore[arg-type]
+        source: BinaryIO = io.BufferedReader(gzip.GzipFile(fileobj=file)) if gzipped else file
         yield _lines(path, source)
 
 

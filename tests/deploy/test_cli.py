@@ -35,7 +35,9 @@ def test_help_names_the_commands_without_loading_what_they_need() -> None:
     assert result.returncode == 0
     for command in ("settings", "topics", "schemas", "publish", "tail"):
         assert command in result.stdout
-    heavy = "import sys, headrace.deploy.cli; print([name for name in ('confluent_kafka', 'torch', 'feast', 'faust') if name in sys.modules])"
+    heavy = (
+        "import sys, headrace.deploy.cli; print([name for name in ('confluent_kafka', 'torch', 'feast', 'faust') if name in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
@@ -49,7 +51,9 @@ def test_settings_are_printed_and_written_with_passwords_masked(tmp_path: Path) 
 def test_a_bad_setting_ends_a_command_with_one_line() -> None:
     result = headrace("settings", HEADRACE_DEVICE="gpu")
     assert result.returncode == 1
-    assert result.stderr == "headrace: HEADRACE_DEVICE: auto, cpu or cuda was expected; the value is 'gpu'. Correct the variable or unset it\n"
+    assert (
+        result.stderr == "headrace: HEADRACE_DEVICE: auto, cpu or cuda was expected; the value is 'gpu'. Correct the variable or unset it\n"
+    )
 
 
 @pytest.mark.parametrize("command", [("tail", "clicks"), ("topics", "create")])

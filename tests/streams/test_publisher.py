@@ -160,7 +160,9 @@ def test_a_full_buffer_is_told_after_the_time_out_with_the_address(dead_broker: 
 
 def test_flush_names_how_many_events_were_lost_and_why_and_on_error_hears_of_each(dead_broker: str) -> None:
     lost: list[tuple[str, str]] = []
-    publisher = EventPublisher(dead_broker, on_error=lambda event_id, reason: lost.append((event_id, reason)), **{"delivery.timeout.ms": 300})
+    publisher = EventPublisher(
+        dead_broker, on_error=lambda event_id, reason: lost.append((event_id, reason)), **{"delivery.timeout.ms": 300}
+    )
     for number in range(3):
         publisher.publish(click(number))
     with pytest.raises(UndeliveredEvents, match="3 events could not be delivered .3 x Local: Message timed out") as error:

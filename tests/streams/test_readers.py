@@ -98,7 +98,9 @@ def test_yoochooses_own_layouts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("header", ["sessionId;userId;itemId;timeframe;eventdate", "session_id;user_id;item_id;timeframe;eventdate"])
 def test_digineticas_own_views(tmp_path: Path, header: str) -> None:
-    events = events_of(tmp_path, "train-item-views.csv", f"{header}\n1;NA;81766;526309;2016-05-09\n1;;31331;1031018;2016-05-09\n2;9;1;0;2016-05-10\n")
+    events = events_of(
+        tmp_path, "train-item-views.csv", f"{header}\n1;NA;81766;526309;2016-05-09\n1;;31331;1031018;2016-05-09\n2;9;1;0;2016-05-10\n"
+    )
     assert events[0] == Click(event_id="train-item-views-1", event_time_ms=1462752526309, item_id="81766", session_id="1")
     assert [event.user_id for event in events] == [None, None, "9"]
     assert events[2].event_time_ms == 1462838400000
