@@ -26,7 +26,7 @@ def fold_user(row: UserRow, event: Event, place: Place) -> UserRow:
     """
     if place.offset <= row.offsets.get(place.source, -1):
         return row
-    entries = _entries(event)
+    entries = entries_of(event)
     bought = 0 if isinstance(event, Click) else 1
     carts = 1 if isinstance(event, Click) and event.action == "cart" else 0
     return replace(
@@ -42,7 +42,8 @@ def fold_user(row: UserRow, event: Event, place: Place) -> UserRow:
     )
 
 
-def _entries(event: Event) -> list[HistoryEntry]:
+def entries_of(event: Event) -> list[HistoryEntry]:
+    """Return the steps that an event adds to its shopper's history."""
     if isinstance(event, Click):
         return [HistoryEntry(event.item_id, event.action, event.event_time_ms)]
     return [HistoryEntry(line.item_id, "purchase", event.event_time_ms) for line in event.lines]

@@ -62,11 +62,11 @@ class FineTuner:
         self._counts = torch.zeros(0)
         self._start()
 
-    def run(self, histories: Sequence[Sequence[Step]]) -> Round:
+    def run(self, histories: Sequence[Sequence[Step]], steps: int | None = None) -> Round:
         """Learn from histories of (item id, kind), oldest first, whose last step is new, and judge the result.
 
         The losses returned are those of each history's last step before anything was learned from it. A tenth of the
-        histories is held back for the gate and not learned from.
+        histories is held back for the gate and not learned from. `steps` takes the place of the plan's.
         """
         new_items = self._add_new_items(histories)
         encoded = [[(self._candidate.rows[item], KIND_ROWS[kind]) for item, kind in history] for history in histories]
@@ -80,7 +80,7 @@ class FineTuner:
         kept_aside = [self._random.random() < self.plan.held_back_share for _ in encoded]
         self._held_back.extend(history for history, aside in zip(encoded, kept_aside, strict=True) if aside)
         learned = [history for history, aside in zip(encoded, kept_aside, strict=True) if not aside]
-        touched = self._learn(learned) if learned else torch.zeros(0, dtype=torch.long)
+        touched = self._learn(learned, steps or self.plan.steps) if learned else torch.zeros(0, dtype=torch.long)
         self._replay.extend(learned)
         first_new = len(self._candidate.items) - len(new_items)
         touched = torch.unique(torch.cat([touched, torch.arange(first_new, len(self._candidate.items))]))
@@ -163,9 +163,9 @@ class FineTuner:
         recent = torch.tensor(self._recent)
         return recent[places]
 
-    def _learn(self, histories: Sequence[list[tuple[int, int]]]) -> Tensor:
+    def _learn(self, histories: Sequence[list[tuple[int, int]]], steps: int) -> Tensor:
         touched = []
-        for _ in range(self.plan.steps):
+        for _ in range(steps):
             new = self._random.sample(histories, min(len(histories), self.plan.batch // 2))
             old = self._random.choices(self._replay, k=self.plan.batch - len(new)) if self._replay else []
             rows, kinds, _ = pad([*new, *old], self._length() + 1)

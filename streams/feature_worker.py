@@ -77,7 +77,7 @@ class FeatureWorker:
 
     def step(self, timeout_s: float) -> int:
         """Take in what has arrived, waiting up to `timeout_s` for the first record; return the number of records."""
-        records = next_batch(self._consumer, LARGEST_BATCH, timeout_s)
+        records = kafka.next_batch(self._consumer, LARGEST_BATCH, timeout_s)
         if records:
             self._take_in(records)
         self._producer.poll(0)
@@ -165,7 +165,7 @@ class FeatureWorker:
         attributes = [("traceparent", value) for name, value in _headers(cause) if name == "traceparent"]
         while True:
             try:
-                self._producer.produce(topic.name, encode(message), key, headers=attributes, on_delivery=_delivered)
+                self._producer.produce(topic.name, encode(message), key, headers=attributes, on_delivery=kafka.must_arrive)
                 return
             except BufferError:
                 self._producer.poll(0.05)
@@ -212,32 +212,6 @@ class RowCache(Generic[R]):
     def clear(self) -> None:
         """Forget all rows."""
         self._rows.clear()
-
-
-def next_batch(consumer: Consumer, limit: int, timeout_s: float) -> list[Message]:
-    """Return the records that are there, waiting up to `timeout_s` for the first one only. Raises KafkaException.
-
-    `consume(limit, timeout)` by itself would wait for a full batch.
-    """
-    first = consumer.poll(timeout_s)
-    if first is None:
-        return []
-    records = []
-    for record in [first, *consumer.consume(limit - 1, 0)]:
-        error = record.error()
-        if error is None:
-            records.append(record)
-        elif error.fatal() or not error.retriable():
-            raise KafkaException(error)
-        else:
-            log.warning("the broker reports a passing fault", extra={"fault": error.str()})
-    return records
-
-
-def _delivered(error: KafkaError | None, record: Message) -> None:
-    if error is not None:
-        # Raised out of poll() or flush(): the worker stops with its offsets uncommitted, and the next one does the work again.
-        raise KafkaException(error)
 
 
 def _place(record: Message) -> Place:

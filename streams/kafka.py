@@ -1,12 +1,15 @@
 """The one place with Kafka client settings: producers, consumers and the creation of topics."""
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from headrace.schemas.topics import TOPICS, Topic
+
+log = logging.getLogger(__name__)
 
 LARGEST_MESSAGE = max(topic.max_bytes for topic in TOPICS) + 1000
 BEGINNING, END = "beginning", "end"
@@ -116,3 +119,32 @@ def lag(client: Consumer, group_offsets: Iterable[TopicPartition]) -> int:
         low, high = client.get_watermark_offsets(TopicPartition(place.topic, place.partition), timeout=10.0)
         total += high - max(place.offset, low)
     return total
+
+
+def next_batch(consumer: Consumer, limit: int, timeout_s: float) -> list[Message]:
+    """Return the records that are there, waiting up to `timeout_s` for the first one only. Raises KafkaException.
+
+    `consume(limit, timeout)` by itself would wait for a full batch.
+    """
+    first = consumer.poll(timeout_s)
+    if first is None:
+        return []
+    records = []
+    for record in [first, *consumer.consume(limit - 1, 0)]:
+        error = record.error()
+        if error is None:
+            records.append(record)
+        elif error.fatal() or not error.retriable():
+            raise KafkaException(error)
+        else:
+            log.warning("the broker reports a passing fault", extra={"fault": error.str()})
+    return records
+
+
+def must_arrive(error: KafkaError | None, record: Message) -> None:
+    """Take a record's answer where a loss must stop the part: raise it out of poll() or flush().
+
+    The part ends with its offsets uncommitted, and the next one does the work again.
+    """
+    if error is not None:
+        raise KafkaException(error)

@@ -12,10 +12,14 @@ LATENCY_BUCKETS = tuple(0.0005 * 1.2**step for step in range(68))
 EVENTS = Counter("headrace_feature_events", "Events folded into feature rows", ["topic"])
 REPEATED = Counter("headrace_feature_events_repeated", "Events skipped because their row holds them already", ["topic"])
 REFUSED = Counter("headrace_dead_letters", "Records sent to dead-letters", ["component"])
+UNREADABLE = Counter("headrace_unreadable_records", "Records passed over, since another part puts them into dead-letters", ["component"])
 ROWS_WRITTEN = Counter("headrace_feature_rows_written", "Rows written to the online store", ["view"])
 FEATURE_FRESHNESS = Histogram("headrace_feature_freshness_seconds", "Publish to readable in the online store", buckets=LATENCY_BUCKETS)
 
 RECOMMENDATIONS = Counter("headrace_recommendations", "Recommendations published")
+RECOMMENDATION_FRESHNESS = Histogram(
+    "headrace_recommendation_freshness_seconds", "Event published to its recommendation acknowledged", buckets=LATENCY_BUCKETS
+)
 SCORING = Histogram("headrace_scoring_seconds", "Time to score one batch of shoppers", buckets=LATENCY_BUCKETS)
 PREQUENTIAL = Counter("headrace_prequential_events", "Events predicted before they were learned")
 PREQUENTIAL_HITS = Counter("headrace_prequential_hits", "Of these, those whose item was among the first 20", ["model"])
@@ -29,6 +33,7 @@ WEIGHTS_FRESHNESS = Histogram(
 LEARNED = Counter("headrace_learned_events", "Events taken into training")
 SKIPPED = Counter("headrace_learner_events_skipped", "Events left out of training because the learner could not keep up")
 ROUNDS = Counter("headrace_training_rounds", "Training rounds", ["trigger", "outcome"])
+ROUND = Histogram("headrace_training_round_seconds", "Time from taking up examples to published weights", buckets=LATENCY_BUCKETS)
 LOSS = Gauge("headrace_prequential_loss", "Mean loss of the Transformer on events that it has not learned yet")
 DRIFT_ALERTS = Counter("headrace_drift_alerts", "Drift alerts published", ["signal"])
 

@@ -57,7 +57,7 @@ class WeightsPublisher:
         """Announce an update whose payload has been sent. Raises KafkaException if it is lost."""
         name = f"{update.model}-{update.version}-{update.kind}"
         tags = headers(update, event_id=name, time_ms=update.created_ms, source=self._client_id)
-        self._producer.produce(MODEL_UPDATES.name, encode(update), update.model, partition=0, headers=tags, on_delivery=_kept)
+        self._producer.produce(MODEL_UPDATES.name, encode(update), update.model, partition=0, headers=tags, on_delivery=kafka.must_arrive)
         self._flush("the manifest")
 
     def _flush(self, what: str) -> None:
@@ -79,6 +79,7 @@ class WeightsFollower:
         self._parts: OrderedDict[int, bytes] = OrderedDict()
         self._bytes_waiting = 0
         self._manifests: list[ModelUpdate] = []
+        self.newest: ModelUpdate | None = None
         self.caught_up = threading.Event()
         self._start()
 
@@ -88,7 +89,11 @@ class WeightsFollower:
             while not stop.is_set():
                 self.step(0.1)
         finally:
-            self._consumer.close()
+            self.close()
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._consumer.close()
 
     def step(self, timeout_s: float) -> None:
         """Take in one record, waiting up to `timeout_s`, and apply what has become complete."""
@@ -115,6 +120,7 @@ class WeightsFollower:
                 update = _manifest(record)
                 if update is not None:
                     known.append(update)
+                    self.newest = update
         snapshot = max((place for place, update in enumerate(known) if update.kind == "snapshot"), default=None)
         self._manifests = known[snapshot:] if snapshot is not None else []
         low, high = self._consumer.get_watermark_offsets(TopicPartition(MODEL_WEIGHTS.name, 0), timeout=10.0)
@@ -137,6 +143,7 @@ class WeightsFollower:
             update = _manifest(record)
             if update is not None:
                 self._manifests.append(update)
+                self.newest = update
 
     def _complete(self, update: ModelUpdate) -> bool:
         wanted = range(update.payload_offset, update.payload_offset + update.payload_parts)
@@ -171,8 +178,3 @@ def _manifest(record: Message) -> ModelUpdate | None:
         metrics.SWAPS_REFUSED.labels("bad_manifest").inc()
         log.warning("manifest refused", extra={"offset": record.offset(), "reason": str(error)})
         return None
-
-
-def _kept(error: KafkaError | None, record: Message) -> None:
-    if error is not None:
-        raise KafkaException(error)

@@ -1,0 +1,124 @@
+"""The learner: a Faust app whose agents on `clicks` and `purchases` feed the training thread.
+
+Faust holds no truth here. The agents only hand events over; what has been learned is written in the weights themselves
+(`trainer`). An event's offset is committed once it is learned, so after a crash it comes again: at least once, and harmless.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import faust
+from mode import Service
+
+from headrace.features.online_store import OnlineStore, connect
+from headrace.features.user_row import Place, entries_of
+from headrace.schemas import Click, Event, InvalidMessage, Purchase, check_event, decode, shopper_id
+from headrace.schemas.topics import CLICKS, PURCHASES
+from headrace.schemas.wire import now_ms
+from headrace.streams import metrics
+from headrace.streams.live_scorer import use_one_thread
+from headrace.streams.trainer import COMPONENT, Trainer
+from headrace.streams.training_buffer import Example, ExampleBuffer
+
+log = logging.getLogger(__name__)
+
+
+class Training(Service):
+    """The training thread as a part of the Faust app: they start, stop and fail together."""
+
+    def __init__(self, run: Callable[[threading.Event], None], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._run = run
+        self._stop = threading.Event()
+
+    @Service.task
+    async def _train(self) -> None:
+        # An error in the thread is raised here; it crashes the app, and the supervisor starts it anew.
+        await asyncio.to_thread(self._run, self._stop)
+
+    async def on_stop(self) -> None:
+        """Let the round in hand come to its end."""
+        self._stop.set()
+
+
+def create_app(bootstrap: str, redis_url: str, home: Path, ready: threading.Event) -> faust.App:
+    """Return the learner's Faust app; `ready` is set once weights are published."""
+    use_one_thread()
+    app = faust.App(
+        f"headrace-{COMPONENT}",
+        broker=";".join(f"kafka://{address.strip()}" for address in bootstrap.split(",")),
+        datadir=home / "faust",
+        store="memory://",
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        consumer_auto_offset_reset="earliest",
+        # Faust's own time-outs leave the partitions of a killed worker unserved for minutes.
+        broker_session_timeout=10,
+        broker_heartbeat_interval=1,
+        broker_commit_interval=1.0,
+    )
+    buffer = ExampleBuffer(lambda examples: _release(app, examples))
+    trainer = Trainer(bootstrap, OnlineStore(connect(redis_url)), buffer)
+
+    @app.service
+    class _Training(Training):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(lambda stop: trainer.run(stop, ready), **settings)
+
+    def collect(kind: type[Click] | type[Purchase]) -> Callable[[Any], Any]:
+        async def agent(stream: Any) -> None:
+            async for event in stream.noack().events():
+                example = example_of(kind, event)
+                if example is None:
+                    event.ack()
+                else:
+                    buffer.add(example)
+
+        return agent
+
+    for topic, kind in ((CLICKS, Click), (PURCHASES, Purchase)):
+        source = app.topic(topic.name, key_serializer="raw", value_serializer="raw", internal=False)
+        app.agent(source, name=f"learn-from-{topic.name}")(collect(kind))
+    return app
+
+
+def example_of(kind: type[Click] | type[Purchase], received: Any) -> Example | None:
+    """Return what a Faust event says to the learner; None where it is no valid event, of which the feature worker tells."""
+    message = received.message
+    try:
+        event: Event = decode(kind, received.value, _headers(message.headers))
+        check_event(event, now_ms())
+    except InvalidMessage:
+        metrics.UNREADABLE.labels(COMPONENT).inc()
+        return None
+    place = Place(f"{message.topic}/{message.partition}", message.offset, max(0, int(1000 * message.timestamp)))
+    steps = tuple((entry.item_id, entry.kind) for entry in entries_of(event))
+    return Example(shopper_id(event), steps, event.event_time_ms, place.published_ms, place.source, place.offset, received)
+
+
+def run(bootstrap: str, redis_url: str, home: Path, ready: threading.Event, log_level: str) -> None:
+    """Run the learner until SIGTERM or SIGINT, then exit the process."""
+    app = create_app(bootstrap, redis_url, home, ready)
+    worker = faust.Worker(app, loglevel=log_level, redirect_stdouts=False, override_logging=False, quiet=True)
+    worker.execute_from_commandline()
+
+
+def _release(app: faust.App, examples: Sequence[Example]) -> None:
+    """Acknowledge examples on the app's own loop, whose bookkeeping is not made for other threads."""
+
+    def acknowledge() -> None:
+        for example in examples:
+            cast(Any, example.receipt).ack()
+
+    loop = app.loop
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(acknowledge)
+
+
+def _headers(headers: Any) -> list[tuple[str, str | bytes | None]]:
+    return list(headers.items() if isinstance(headers, dict) else headers or ())

@@ -1,0 +1,208 @@
+"""The recommender: from changed user rows to ranked lists on `recommendations`.
+
+It reads the changelog `user-features` twice over. All partitions, from the beginning and outside of any group, teach the
+memories, so that every recommender knows the whole shop. The group `recommender` only shares out who answers for which
+partition, and keeps how far that has come; its own reading is paused.
+"""
+
+import hashlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from headrace.online_model.ranker import RankedItem
+from headrace.schemas import Cause, InvalidMessage, Recommendation, RecommendedItem, UserRow, decode, encode
+from headrace.schemas.topics import RECOMMENDATIONS, USER_FEATURES
+from headrace.schemas.wire import header, headers, now_ms
+from headrace.streams import kafka, metrics
+from headrace.streams.dead_letters import DeadLetters
+from headrace.streams.live_scorer import LiveScorer
+
+log = logging.getLogger(__name__)
+
+COMPONENT = "recommender"
+LIST_LENGTH = 20
+LARGEST_BATCH = 500
+SCORED_AT_ONCE = 64
+TESTED_PER_BATCH = 16
+COMMIT_EVERY_S = 0.5
+
+
+class Recommender:
+    """Publishes the newest list of each shopper whose row has changed; any number of recommenders share the partitions.
+
+    When rows come faster than lists can be made, only the newest row of a shopper in a batch is answered.
+    """
+
+    def __init__(self, bootstrap: str, device: str = "auto", clock: Callable[[], int] = now_ms) -> None:
+        self.live = LiveScorer(bootstrap, COMPONENT, device)
+        self._clock = clock
+        self._producer = kafka.producer(bootstrap, COMPONENT)
+        self._dead_letters = DeadLetters(self._producer, COMPONENT)
+        self._random = random.Random(1)
+        self._rows = kafka.consumer(bootstrap, f"{COMPONENT}-memory")
+        self._ends = {place.partition: place.offset for place in kafka.assign_all(self._rows, [USER_FEATURES], kafka.END)}
+        self._next = {place.partition: place.offset for place in kafka.assign_all(self._rows, [USER_FEATURES])}
+        # The first offset of each partition of ours that has not been answered yet.
+        self._open: dict[int, int] = {}
+        self._committed: dict[int, int] = {}
+        self._committed_at = time.monotonic()
+        self._group = kafka.consumer(bootstrap, COMPONENT, group=COMPONENT)
+        self._group.subscribe([USER_FEATURES.name], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+
+    def run(self, stop: threading.Event, ready: threading.Event) -> None:
+        """Work until `stop` is set; `ready` is set once the memories hold what was there at the start and a list can be made."""
+        self.live.start()
+        try:
+            while not stop.is_set():
+                self.step(timeout_s=0.1)
+                if self.live.failure is not None:
+                    raise self.live.failure
+                if not ready.is_set() and self.caught_up() and self.live.follower.caught_up.is_set():
+                    ready.set()
+            self.commit()
+        finally:
+            self._group.close()
+            self._rows.close()
+            self.live.stop()
+
+    def caught_up(self) -> bool:
+        """Whether the memories hold all rows that were there at the start."""
+        return all(self._next[number] >= end for number, end in self._ends.items())
+
+    def step(self, timeout_s: float) -> int:
+        """Take in the rows that are there, waiting up to `timeout_s` for the first; return their number."""
+        self._keep_membership()
+        records = kafka.next_batch(self._rows, LARGEST_BATCH, timeout_s)
+        if records:
+            self._take_in(records)
+        self._producer.poll(0)
+        if time.monotonic() - self._committed_at > COMMIT_EVERY_S:
+            self.commit()
+        return len(records)
+
+    def commit(self) -> None:
+        """Wait until all lists are acknowledged, then commit how far they reach. Raises KafkaException."""
+        self._committed_at = time.monotonic()
+        news = {number: offset for number, offset in self._open.items() if offset != self._committed.get(number)}
+        if not news:
+            return
+        if self._producer.flush(30.0):
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "recommendations are not acknowledged after 30 s"))
+        self._dead_letters.confirm()
+        places = [TopicPartition(USER_FEATURES.name, number, offset) for number, offset in news.items()]
+        self._group.commit(offsets=places, asynchronous=False)
+        self._committed |= news
+
+    def _take_in(self, records: Sequence[Message]) -> None:
+        rows: list[UserRow] = []
+        newest: dict[str, tuple[UserRow, Message]] = {}
+        for record in records:
+            number, offset = record.partition() or 0, record.offset() or 0
+            self._next[number] = offset + 1
+            ours = number in self._open and offset >= self._open[number]
+            if record.value() is not None:
+                try:
+                    row = decode(UserRow, record.value(), record.headers())
+                except InvalidMessage as error:
+                    if ours:
+                        self._dead_letters.refuse(record, error)
+                        metrics.REFUSED.labels(COMPONENT).inc()
+                else:
+                    rows.append(row)
+                    if ours:
+                        newest[row.shopper_id] = (row, record)
+        self._test(list(newest.values()))
+        for row in rows:
+            self.live.ranker.learn(row)
+        answers = list(newest.values())
+        for start in range(0, len(answers), SCORED_AT_ONCE):
+            self._answer(answers[start : start + SCORED_AT_ONCE])
+        for number in self._open:
+            self._open[number] = max(self._open[number], self._next[number])
+
+    def _test(self, answers: Sequence[tuple[UserRow, Message]]) -> None:
+        """Measure, on a sample, how well the newest steps were foreseen, and teach the mixture by them."""
+        sample = [row for row, _ in self._random.sample(answers, min(len(answers), TESTED_PER_BATCH))]
+        for foreseen in self.live.ranker.test_then_learn(sample) if sample else ():
+            metrics.PREQUENTIAL.inc()
+            for model, place in (("live", foreseen.live), ("popularity", foreseen.popularity)):
+                if place is not None and place < LIST_LENGTH:
+                    metrics.PREQUENTIAL_HITS.labels(model).inc()
+
+    def _answer(self, answers: Sequence[tuple[UserRow, Message]]) -> None:
+        started_s = time.perf_counter()
+        ranked = self.live.ranker.rank([row.history for row, _ in answers], LIST_LENGTH)
+        seconds = time.perf_counter() - started_s
+        metrics.SCORING.observe(seconds)
+        for (row, record), ranking in zip(answers, ranked.rankings, strict=True):
+            cause = row.cause or Cause(event_id="unknown", published_ms=max(0, record.timestamp()[1]))
+            message = Recommendation(
+                recommendation_id=_name(row, cause),
+                shopper_id=row.shopper_id,
+                items=[_as_message(item) for item in ranking],
+                model_version=ranked.version,
+                weights_sha256=ranked.sha256,
+                created_ms=self._clock(),
+                latency_ms=round(1000 * seconds, 3),
+                cause=cause,
+            )
+            self._send(message, header(record.headers(), "traceparent"))
+
+    def _send(self, message: Recommendation, trace: str | None) -> None:
+        tags = headers(message, event_id=message.recommendation_id, time_ms=message.created_ms, source=COMPONENT, traceparent=trace)
+        kept = partial(self._kept, message.cause.published_ms)
+        while True:
+            try:
+                self._producer.produce(RECOMMENDATIONS.name, encode(message), message.shopper_id, headers=tags, on_delivery=kept)
+                return
+            except BufferError:
+                self._producer.poll(0.05)
+
+    def _kept(self, published_ms: int, error: KafkaError | None, record: Message) -> None:
+        kafka.must_arrive(error, record)
+        metrics.RECOMMENDATIONS.inc()
+        metrics.RECOMMENDATION_FRESHNESS.observe(max(0, self._clock() - published_ms) / 1000)
+
+    def _keep_membership(self) -> None:
+        record = self._group.poll(0)
+        if record is not None and (error := record.error()) is not None:
+            if error.fatal():
+                raise KafkaException(error)
+            log.warning("the broker reports a passing fault", extra={"fault": error.str()})
+
+    def _assigned(self, group: Consumer, places: list[TopicPartition]) -> None:
+        group.assign(places)
+        group.pause(places)
+        self._open = {}
+        for place in group.committed(places, timeout=10.0):
+            # Without a commit everything is open; -1001 and the like stand for "none".
+            first = max(place.offset, 0)
+            self._open[place.partition] = self._committed[place.partition] = first
+            if self._next[place.partition] > first:
+                # Whoever answered for this partition before did not get as far as our memories have read.
+                self._rows.seek(TopicPartition(USER_FEATURES.name, place.partition, first))
+                self._next[place.partition] = first
+        log.info("partitions assigned", extra={"partitions": sorted(self._open)})
+
+    def _revoked(self, group: Consumer, places: list[TopicPartition]) -> None:
+        self.commit()
+        self._open = {}
+
+    def _lost(self, group: Consumer, places: list[TopicPartition]) -> None:
+        self._open = {}
+        log.warning("partitions lost", extra={"partitions": [place.partition for place in places]})
+
+
+def _name(row: UserRow, cause: Cause) -> str:
+    """Return an id that is the same whenever the same row is answered, so that a list sent twice can be known as one."""
+    return hashlib.blake2b(f"{row.shopper_id}\n{row.steps}\n{cause.event_id}".encode(), digest_size=12).hexdigest()
+
+
+def _as_message(item: RankedItem) -> RecommendedItem:
+    return RecommendedItem(item_id=item.item_id, score=round(item.score, 6), part=item.part)

@@ -1,0 +1,223 @@
+"""The training thread of the learner: rounds of fine-tuning, drift alerts, and the chain of weights that it publishes."""
+
+import hashlib
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from headrace.features.online_store import FEATURE_SERVICE, OnlineStore
+from headrace.online_model.drift import LossDrift, Shift
+from headrace.online_model.fine_tuning import FineTuner, Round
+from headrace.online_model.scorer import Step
+from headrace.online_model.weights import NO_WEIGHTS, ModelCopy, chained_sha256, snapshot_payload
+from headrace.schemas import DriftAlert, ModelUpdate, UserRow, encode
+from headrace.schemas.model_updates import Trigger
+from headrace.schemas.topics import DRIFT_ALERTS
+from headrace.schemas.wire import headers, now_ms
+from headrace.streams import kafka, metrics
+from headrace.streams.training_buffer import Example, ExampleBuffer
+from headrace.streams.weights_channel import WeightsFollower, WeightsPublisher
+
+log = logging.getLogger(__name__)
+
+COMPONENT = "learner"
+MODEL = "next-item"
+SIGNAL = "prequential_loss"
+SNAPSHOT_EVERY = 20
+SAMPLED_TIMES = 64
+HURRIED_ROUNDS = 8
+EVENTS_PER_ROUND = 512
+MOST_ROUNDS_AT_ONCE = 4
+RESUME_TIMEOUT_S = 20.0
+
+
+class Trainer:
+    """Takes examples from the buffer, fine-tunes, and publishes what passes the gate.
+
+    Which events are in the weights is part of the weights: each update carries the offsets learned so far. After a crash
+    the events behind them come again, and those that were learned before are known and passed over.
+    """
+
+    def __init__(self, bootstrap: str, store: OnlineStore, buffer: ExampleBuffer, clock: Callable[[], int] = now_ms) -> None:
+        self._store = store
+        self._buffer = buffer
+        self._clock = clock
+        self._publisher = WeightsPublisher(bootstrap, COMPONENT)
+        self._alerts = kafka.producer(bootstrap, f"{COMPONENT}-alerts")
+        self._histories = ShopperHistories(store.read_users)
+        self._drift = LossDrift()
+        live, newest = resume(bootstrap)
+        self._tuner = FineTuner(live)
+        self._newest_version = newest.version if newest else 0
+        self._whole = newest is not None and newest.version == live.version
+        self._learned_events = newest.learned_events if newest and self._whole else 0
+        self._offsets = dict(newest.learned_offsets) if newest and self._whole else {}
+
+    def run(self, stop: threading.Event, ready: threading.Event) -> None:
+        """Train until `stop` is set; `ready` is set once weights are published."""
+        if not self._whole:
+            # Nothing is there yet, or the newest weights cannot be read any more: a new chain begins here.
+            self._tuner.live.version = 0
+            self._publish_snapshot("start")
+        metrics.MODEL_VERSION.set(self._tuner.live.version)
+        ready.set()
+        left_out = 0
+        while not stop.is_set():
+            trigger, examples = self._buffer.take(timeout_s=0.2)
+            metrics.SKIPPED.inc(self._buffer.left_out - left_out)
+            left_out = self._buffer.left_out
+            if examples:
+                self.learn(trigger, examples)
+
+    def learn(self, trigger: Trigger, examples: Sequence[Example]) -> None:
+        """Run one round and publish its outcome; the examples are released afterwards."""
+        fresh = [example for example in examples if example.offset > self._offsets.get(example.source, -1)]
+        if fresh:
+            started_s = time.perf_counter()
+            histories = self._histories.extend(fresh)
+            steps = self._tuner.plan.steps * min(MOST_ROUNDS_AT_ONCE, -(-len(fresh) // EVENTS_PER_ROUND))
+            learned = self._tuner.run(histories, steps)
+            for example in fresh:
+                self._offsets[example.source] = max(example.offset, self._offsets.get(example.source, -1))
+            self._learned_events += len(fresh)
+            metrics.LEARNED.inc(len(fresh))
+            self._settle(trigger, learned, fresh)
+            metrics.ROUND.observe(time.perf_counter() - started_s)
+            self._watch(learned.losses, fresh[-1].time_ms)
+        self._buffer.release(examples)
+
+    def _settle(self, trigger: Trigger, learned: Round, fresh: Sequence[Example]) -> None:
+        """Publish what passed the gate; drop what did not."""
+        verdict = learned.verdict
+        outcome = "published" if verdict.passed else "refused"
+        metrics.ROUNDS.labels(trigger, outcome).inc()
+        if not verdict.passed:
+            self._tuner.reject()
+            log.warning("the gate refused a candidate", extra={"reason": verdict.reason, "trigger": trigger})
+            return
+        live = self._tuner.live
+        payload = self._tuner.payload(learned)
+        version = self._newest_version + 1
+        name = chained_sha256(live.sha256, hashlib.sha256(payload).hexdigest())
+        self._send("delta", payload, version, name, trigger, [example.published_ms for example in fresh], learned)
+        self._tuner.accept(learned.touched, learned.new_items, version, name)
+        self._newest_version = version
+        metrics.MODEL_VERSION.set(version)
+        if version % SNAPSHOT_EVERY == 0:
+            self._publish_snapshot(trigger)
+
+    def _publish_snapshot(self, trigger: Trigger) -> None:
+        """Publish the live weights whole, under the version and name that they have; the first weights get theirs here."""
+        live = self._tuner.live
+        payload = snapshot_payload(live)
+        if live.version == 0:
+            self._newest_version += 1
+            live.version = self._newest_version
+            live.sha256 = chained_sha256(NO_WEIGHTS, hashlib.sha256(payload).hexdigest())
+        self._send("snapshot", payload, live.version, live.sha256, trigger, [], None)
+
+    def _send(
+        self, kind: str, payload: bytes, version: int, name: str, trigger: Trigger, published_ms: Sequence[int], learned: Round | None
+    ) -> None:
+        live = self._tuner.live
+        offset, parts = self._publisher.send_payload(MODEL, payload)
+        every = max(1, len(published_ms) // SAMPLED_TIMES)
+        update = ModelUpdate(
+            model=MODEL,
+            kind="delta" if kind == "delta" else "snapshot",
+            version=version,
+            base_version=live.version,
+            base_sha256=live.sha256,
+            weights_sha256=name,
+            payload_sha256=hashlib.sha256(payload).hexdigest(),
+            payload_bytes=len(payload),
+            payload_parts=parts,
+            payload_offset=offset,
+            trigger=trigger,
+            feature_service=FEATURE_SERVICE,
+            created_ms=self._clock(),
+            learned_events=self._learned_events,
+            learned_offsets=dict(self._offsets),
+            learned_published_ms=list(published_ms[::every][:SAMPLED_TIMES]),
+            holdout_loss=learned.verdict.candidate_loss if learned else None,
+            live_holdout_loss=learned.verdict.live_loss if learned else None,
+        )
+        self._publisher.send_manifest(update)
+        log.info("weights published", extra={"kind": kind, "version": version, "bytes": len(payload), "trigger": trigger})
+
+    def _watch(self, losses: Sequence[float], time_ms: int) -> None:
+        if losses:
+            metrics.LOSS.set(sum(losses) / len(losses))
+        for loss in losses:
+            shift = self._drift.observe(loss)
+            if shift is not None:
+                self._alert(shift, time_ms)
+                self._buffer.hurry(HURRIED_ROUNDS)
+
+    def _alert(self, shift: Shift, time_ms: int) -> None:
+        rise = shift.after / shift.before - 1
+        version = self._tuner.live.version
+        alert = DriftAlert(
+            alert_id=f"{MODEL}-{SIGNAL}-{version}-{self._learned_events}",
+            signal=SIGNAL,
+            detector="ADWIN",
+            severity="critical" if rise > 0.5 else "warning",
+            level_before=shift.before,
+            level_after=shift.after,
+            window=shift.window,
+            observations=shift.observations,
+            model_version=version,
+            event_time_ms=time_ms,
+            created_ms=self._clock(),
+            reaction=f"the next {HURRIED_ROUNDS} rounds of fine-tuning begin at an eighth of the usual number of events",
+        )
+        tags = headers(alert, event_id=alert.alert_id, time_ms=alert.created_ms, source=COMPONENT)
+        self._alerts.produce(DRIFT_ALERTS.name, encode(alert), SIGNAL, headers=tags, on_delivery=kafka.must_arrive)
+        self._alerts.flush(30.0)
+        metrics.DRIFT_ALERTS.labels(SIGNAL).inc()
+        log.warning("drift", extra={"signal": SIGNAL, "before": shift.before, "after": shift.after})
+
+
+class ShopperHistories:
+    """The last steps of each shopper, oldest first; for one not seen yet, what the online store has from before."""
+
+    def __init__(self, read: Callable[[Sequence[str]], list[UserRow | None]], length: int = 21, shoppers: int = 200_000) -> None:
+        self._read = read
+        self._length = length
+        self._shoppers = shoppers
+        self._histories: OrderedDict[str, list[Step]] = OrderedDict()
+
+    def extend(self, examples: Sequence[Example]) -> list[list[Step]]:
+        """Add the examples and return the history of each shopper who is in them, once."""
+        first = {example.shopper_id: example for example in reversed(examples)}
+        missing = [shopper for shopper in first if shopper not in self._histories]
+        for shopper, row in zip(missing, self._read(missing) if missing else [], strict=True):
+            # The feature worker may be ahead of us: the row may hold the very events that are to be learned.
+            earlier = row.history if row is not None else []
+            self._histories[shopper] = [(entry.item_id, entry.kind) for entry in earlier if entry.time_ms < first[shopper].time_ms]
+        touched = {}
+        for example in examples:
+            history = [*self._histories[example.shopper_id], *example.steps][-self._length :]
+            self._histories[example.shopper_id] = touched[example.shopper_id] = history
+            self._histories.move_to_end(example.shopper_id)
+        while len(self._histories) > self._shoppers:
+            self._histories.popitem(last=False)
+        return list(touched.values())
+
+
+def resume(bootstrap: str) -> tuple[ModelCopy, ModelUpdate | None]:
+    """Return the newest weights that can be had, new ones of version 0 where there are none, and the newest manifest seen."""
+    copy = ModelCopy()
+    follower = WeightsFollower(bootstrap, f"{COMPONENT}-resume", copy.apply)
+    deadline = time.monotonic() + RESUME_TIMEOUT_S
+    while not follower.caught_up.is_set():
+        if time.monotonic() > deadline:
+            log.warning("the chain of weights is not whole", extra={"taken_up": copy.version})
+            break
+        follower.step(0.1)
+    newest = follower.newest
+    follower.close()
+    log.info("taken up", extra={"version": copy.version, "newest": newest.version if newest else 0})
+    return copy, newest

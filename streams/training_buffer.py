@@ -1,0 +1,95 @@
+"""What waits to be learned: bounded, and told apart by what made the learner take it up."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from headrace.online_model.scorer import Step
+from headrace.schemas.model_updates import Trigger
+
+
+@dataclass(frozen=True)
+class Example:
+    """One event, as the learner needs it. `receipt` is whatever its source wants back once it is done with."""
+
+    shopper_id: str
+    steps: tuple[Step, ...]
+    time_ms: int
+    published_ms: int
+    source: str
+    offset: int
+    receipt: object = None
+
+
+class ExampleBuffer:
+    """Examples between the event loop, which adds them, and the training thread, which takes them up.
+
+    A round begins when `count` examples wait, or the oldest has waited for `age_s`. After `hurry()` the next rounds begin
+    with `count` / 8. When `limit` examples wait the oldest is left out: the newest events say more about the shop.
+    `release` is called, from either thread, with examples that need not be delivered again.
+    """
+
+    def __init__(
+        self,
+        release: Callable[[Sequence[Example]], None],
+        *,
+        count: int = 512,
+        age_s: float = 1.0,
+        limit: int = 20_000,
+        round_limit: int = 4096,
+    ) -> None:
+        self.left_out = 0
+        self.release = release
+        self._count = count
+        self._age_s = age_s
+        self._limit = limit
+        self._round_limit = round_limit
+        self._waiting: deque[tuple[float, Example]] = deque()
+        self._hurried_rounds = 0
+        self._changed = threading.Condition()
+
+    def add(self, example: Example) -> None:
+        """Add an example, leaving out the oldest where there is no room."""
+        dropped = None
+        with self._changed:
+            if len(self._waiting) >= self._limit:
+                dropped = self._waiting.popleft()[1]
+                self.left_out += 1
+            self._waiting.append((time.monotonic(), example))
+            if len(self._waiting) >= self._needed():
+                self._changed.notify()
+        if dropped is not None:
+            self.release([dropped])
+
+    def hurry(self, rounds: int) -> None:
+        """Let the next `rounds` rounds begin sooner, since the shop has changed."""
+        with self._changed:
+            self._hurried_rounds = rounds
+            self._changed.notify()
+
+    def take(self, timeout_s: float) -> tuple[Trigger, Sequence[Example]]:
+        """Return what made a round begin and its examples, oldest first; no examples where nothing did within `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                trigger = self._trigger(now)
+                if trigger is not None:
+                    self._hurried_rounds = max(0, self._hurried_rounds - 1)
+                    return trigger, [self._waiting.popleft()[1] for _ in range(min(len(self._waiting), self._round_limit))]
+                ripe = self._waiting[0][0] + self._age_s if self._waiting else deadline
+                if now >= deadline:
+                    return "time", []
+                self._changed.wait(max(0.0, min(ripe, deadline) - now))
+
+    def _needed(self) -> int:
+        return max(1, self._count // 8) if self._hurried_rounds else self._count
+
+    def _trigger(self, now: float) -> Trigger | None:
+        if len(self._waiting) >= self._needed():
+            return "drift" if self._hurried_rounds else "count"
+        if self._waiting and now - self._waiting[0][0] >= self._age_s:
+            return "time"
+        return None
