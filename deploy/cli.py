@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -16,10 +17,13 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
 schemas_app = typer.Typer(help="The JSON Schemas and the AsyncAPI document.", no_args_is_help=True)
+features_app = typer.Typer(help="The Feast repository.", no_args_is_help=True)
+app.add_typer(features_app, name="features")
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
 
 Kafka = Annotated[str | None, typer.Option("--kafka", metavar="ADDR", help="Broker as host:port; HEADRACE_KAFKA where not given.")]
+Redis = Annotated[str | None, typer.Option("--redis", metavar="URL", help="Redis as a URL; HEADRACE_REDIS where not given.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result to this file as JSON.")]
 Folder = Annotated[Path | None, typer.Option("--folder", help="Where the generated files lie; in the package where not given.")]
 
@@ -29,6 +33,15 @@ class Start(StrEnum):
 
     BEGINNING = "beginning"
     END = "end"
+
+
+class Part(StrEnum):
+    """The parts that run as processes."""
+
+    FEATURE_WORKER = "feature-worker"
+    LEARNER = "learner"
+    RECOMMENDER = "recommender"
+    GATEWAY = "gateway"
 
 
 def main() -> None:
@@ -145,7 +158,33 @@ def tail(
         typer.echo(line)
 
 
-# The commands that start Headrace's parts (`demo`, `run`, ...) are added here, each thin, with its work in a module of its own.
+@app.command()
+def run(
+    part: Annotated[Part, typer.Argument(help="Which part of Headrace.")],
+    kafka: Kafka = None,
+    redis: Redis = None,
+    metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="For /metrics and /healthz; 0 takes any free one.")] = None,
+) -> None:
+    """Run one part in the foreground, with its log as JSON lines on standard error, until it is asked to stop."""
+    from headrace.deploy.parts import run_part
+
+    given = {"kafka": kafka, "redis": redis, "metrics_port": metrics_port}
+    run_part(part.value, replace(Settings.load(), **{name: value for name, value in given.items() if value is not None}))
+
+
+@features_app.command("apply")
+def apply_features(
+    registry: Annotated[Path | None, typer.Option(help="Feast's registry; in HEADRACE_HOME where not given.")] = None, redis: Redis = None
+) -> None:
+    """Write the entities, feature views and the feature service into Feast's registry."""
+    from headrace.deploy.feature_repository import apply
+
+    loaded = Settings.load()
+    place = registry or loaded.home / "feast" / "registry.db"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for name in apply(place, redis or loaded.redis):
+        typer.echo(name)
+    typer.echo(f"written to {place}")
 
 
 def _bootstrap(given: str | None) -> str:

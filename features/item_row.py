@@ -26,7 +26,7 @@ def changes_of(event: Event, place: Place) -> list[ItemChange]:
     price: dict[str, float | None] = {}
     for line in event.lines:
         quantity[line.item_id] = quantity.get(line.item_id, 0) + line.quantity
-        price[line.item_id] = line.unit_price
+        price[line.item_id] = price.get(line.item_id) if line.unit_price is None else line.unit_price
     return [
         ItemChange(
             item_id=item_id,

@@ -156,6 +156,8 @@ def _encode(kind: str, value: Any) -> bytes:
     if value is None:
         message.null_val = 0
     elif kind.endswith("_list_val"):
+        # An empty list would otherwise be no list, and be read back as none.
+        getattr(message, kind).SetInParent()
         getattr(message, kind).val.extend(value)
     else:
         setattr(message, kind, value)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from headrace.online_model.gate import Verdict, judge
+from headrace.online_model.lazy_adam import Adam, LazyAdam
 from headrace.online_model.scorer import KIND_ROWS, Step
 from headrace.online_model.transformer import UNKNOWN, pad
 from headrace.online_model.weights import ITEM_TABLE, ModelCopy, delta_payload, dense_names
@@ -106,6 +107,8 @@ class FineTuner:
             kept.clear()
             kept.extend(usable)
         self._recent = deque((row for row in self._recent if row < size), maxlen=self.plan.recent)
+        rows = torch.tensor(self._recent, dtype=torch.long)
+        self._counts = torch.bincount(rows, minlength=self._candidate.model.capacity).float()
 
     def _start(self) -> None:
         self._candidate = ModelCopy(self.live.model.shape)
@@ -116,8 +119,8 @@ class FineTuner:
     def _make_optimizers(self) -> None:
         parameters = dict(self._candidate.model.named_parameters())
         dense = [parameters[name] for name in dense_names(self._candidate.model)]
-        self._dense_optimizer = torch.optim.Adam(dense, lr=self.plan.dense_rate)
-        self._item_optimizer = torch.optim.SparseAdam([parameters[ITEM_TABLE]], lr=self.plan.item_rate)
+        self._dense_optimizer = Adam(dense, self.plan.dense_rate)
+        self._item_optimizer = LazyAdam(parameters[ITEM_TABLE], self.plan.item_rate)
 
     def _length(self) -> int:
         return self._candidate.model.shape.length
@@ -129,21 +132,8 @@ class FineTuner:
         self._candidate.add_items(new_items)
         if self._candidate.model.capacity != capacity:
             self._candidate.model.requires_grad_(True)
-            self._carry_item_moments()
+            self._item_optimizer.follow(self._candidate.model.items.weight)
         return new_items
-
-    def _carry_item_moments(self) -> None:
-        """Give the enlarged item table an optimizer that keeps the moments of the rows that were there."""
-        (old,) = self._item_optimizer.state.values() if self._item_optimizer.state else ({},)
-        table = self._candidate.model.items.weight
-        self._item_optimizer = torch.optim.SparseAdam([table], lr=self.plan.item_rate)
-        if old:
-            grown: dict[str, Tensor | int] = {"step": old["step"]}
-            for name in ("exp_avg", "exp_avg_sq"):
-                moments = torch.zeros_like(table)
-                moments[: len(old[name])] = old[name]
-                grown[name] = moments
-            self._item_optimizer.state[table] = grown
 
     def _notice(self, row: int) -> None:
         if len(self._recent) == self.plan.recent:
@@ -171,8 +161,6 @@ class FineTuner:
             rows, kinds, _ = pad([*new, *old], self._length() + 1)
             negatives = self._draw_negatives()
             loss = sampled_softmax_loss(self._candidate, rows, kinds, negatives, self._log_q())
-            self._dense_optimizer.zero_grad()
-            self._item_optimizer.zero_grad()
             loss.mean().backward()
             self._dense_optimizer.step()
             self._item_optimizer.step()

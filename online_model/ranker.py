@@ -109,6 +109,8 @@ class Ranker:
         fresh = min(row.steps - seen, len(row.history))
         if fresh <= 0:
             return 0
+        # Back to the end of the line: who is forgotten first is who was away longest.
+        self._steps.pop(row.shopper_id, None)
         self._steps[row.shopper_id] = row.steps
         if len(self._steps) > SHOPPERS_KEPT:
             del self._steps[next(iter(self._steps))]

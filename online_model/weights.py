@@ -71,7 +71,11 @@ class ModelCopy:
         """Become equal to another copy of the same shape."""
         self.items, self.rows = list(other.items), dict(other.rows)
         self.model.grow(other.model.capacity)
-        self.model.load_state_dict(other.model.state_dict())
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, theirs in other.model.named_parameters():
+                # The item table here may be the larger one, after an update that was taken back.
+                parameters[name][: len(theirs)].copy_(theirs)
         self.version, self.sha256 = other.version, other.sha256
 
 
@@ -109,7 +113,8 @@ def check(copy: ModelCopy, update: ModelUpdate, payload: bytes) -> tuple[dict[st
         raise BadUpdate(f"version {update.version}: weights_sha256 does not follow from its base and payload")
     try:
         tensors = load(payload)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:
+        # KeyError: a data type that torch does not have.
         raise BadUpdate(f"version {update.version}: not safetensors: {error}") from None
     new_items = _check_items(copy, update, tensors)
     _check_tensors(copy, update, tensors)
@@ -120,20 +125,40 @@ def _check_items(copy: ModelCopy, update: ModelUpdate, tensors: dict[str, Tensor
     missing = {ROWS, VALUES, NEW_ITEMS, SHAPE, *dense_names(copy.model)} ^ set(tensors)
     if missing:
         raise BadUpdate(f"version {update.version}: tensors that are missing or unknown: {', '.join(sorted(missing))}")
+    for name, kind in ((SHAPE, torch.int64), (NEW_ITEMS, torch.uint8), (ROWS, torch.int64)):
+        if tensors[name].dtype != kind or tensors[name].ndim != 1:
+            raise BadUpdate(f"version {update.version}: {name} is not a row of {kind}")
     if tuple(tensors[SHAPE].tolist()) != _shape_of(copy.model.shape):
         raise BadUpdate(f"version {update.version}: is a network of shape {tensors[SHAPE].tolist()}, here is {_shape_of(copy.model.shape)}")
-    text = bytes(tensors[NEW_ITEMS].tolist()).decode()
-    new_items = text.split("\n") if text else []
+    new_items = _new_items(update, tensors[NEW_ITEMS])
     known = copy.rows if update.kind == "delta" else {}
     if len(set(new_items)) != len(new_items) or any(item in known for item in new_items):
         raise BadUpdate(f"version {update.version}: names an item twice")
-    rows = tensors[ROWS]
-    size = len(new_items) + (len(copy.items) if update.kind == "delta" else 1)
-    if rows.dtype != torch.int64 or rows.ndim != 1 or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < size):
-        raise BadUpdate(f"version {update.version}: item rows lie outside of the table of {size}")
-    if tensors[VALUES].shape != (len(rows), copy.model.shape.width):
-        raise BadUpdate(f"version {update.version}: {len(rows)} rows with values of shape {tuple(tensors[VALUES].shape)}")
+    _check_rows(update, tensors[ROWS], len(known) + 1, len(new_items))
+    if tensors[VALUES].shape != (len(tensors[ROWS]), copy.model.shape.width):
+        raise BadUpdate(f"version {update.version}: {len(tensors[ROWS])} rows with values of shape {tuple(tensors[VALUES].shape)}")
     return new_items
+
+
+def _new_items(update: ModelUpdate, encoded: Tensor) -> list[str]:
+    try:
+        text = bytes(encoded.tolist()).decode()
+    except UnicodeDecodeError as error:
+        raise BadUpdate(f"version {update.version}: ids of new items: {error}") from None
+    new_items = text.split("\n") if text else []
+    if "" in new_items:
+        raise BadUpdate(f"version {update.version}: a new item has an empty id")
+    return new_items
+
+
+def _check_rows(update: ModelUpdate, rows: Tensor, old: int, new: int) -> None:
+    """Refuse rows outside of the table, a row given twice, and a new row left without values (two copies would differ there)."""
+    given = set(rows.tolist())
+    if len(given) != len(rows) or not all(0 <= row < old + new for row in given):
+        raise BadUpdate(f"version {update.version}: item rows lie outside of the table of {old + new} or come twice")
+    needed = range(old + new) if update.kind == "snapshot" else range(old, old + new)
+    if not given.issuperset(needed):
+        raise BadUpdate(f"version {update.version}: {len(set(needed) - given)} item rows have no values")
 
 
 def _check_tensors(copy: ModelCopy, update: ModelUpdate, tensors: dict[str, Tensor]) -> None:
@@ -142,7 +167,8 @@ def _check_tensors(copy: ModelCopy, update: ModelUpdate, tensors: dict[str, Tens
         tensor = tensors[name]
         if name != VALUES and tensor.shape != parameters[name].shape:
             raise BadUpdate(f"version {update.version}: {name} has shape {tuple(tensor.shape)}, not {tuple(parameters[name].shape)}")
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+        # What is finite in double precision may not be so here.
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.to(parameters[ITEM_TABLE].dtype)).all()):
             raise BadUpdate(f"version {update.version}: {name} holds values that are not finite numbers")
 
 

@@ -66,11 +66,13 @@ class FeatureWorker:
         topics = [topic.name for topic in (CLICKS, PURCHASES, ITEM_CHANGES)]
         self._consumer.subscribe(topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
-    def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set; then commit and leave the group."""
+    def run(self, stop: threading.Event, ready: threading.Event) -> None:
+        """Work until `stop` is set; then commit and leave the group. `ready` is set once partitions are assigned."""
         try:
             while not stop.is_set():
                 self.step(timeout_s=0.1)
+                if self._consumer.assignment():
+                    ready.set()
             self.commit()
         finally:
             self._consumer.close()

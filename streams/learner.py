@@ -48,10 +48,12 @@ class Training(Service):
 def create_app(bootstrap: str, redis_url: str, home: Path, ready: threading.Event) -> faust.App:
     """Return the learner's Faust app; `ready` is set once weights are published."""
     use_one_thread()
+    folder = (home / "faust").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
     app = faust.App(
         f"headrace-{COMPONENT}",
         broker=";".join(f"kafka://{address.strip()}" for address in bootstrap.split(",")),
-        datadir=home / "faust",
+        datadir=folder,
         store="memory://",
         web_enabled=False,
         topic_allow_declare=False,
@@ -79,11 +81,12 @@ def create_app(bootstrap: str, redis_url: str, home: Path, ready: threading.Even
                 else:
                     buffer.add(example)
 
+        agent.__name__ = f"learn_from_{kind.__name__.lower()}s"
         return agent
 
     for topic, kind in ((CLICKS, Click), (PURCHASES, Purchase)):
         source = app.topic(topic.name, key_serializer="raw", value_serializer="raw", internal=False)
-        app.agent(source, name=f"learn-from-{topic.name}")(collect(kind))
+        app.agent(source)(collect(kind))
     return app
 
 
@@ -103,6 +106,8 @@ def example_of(kind: type[Click] | type[Purchase], received: Any) -> Example | N
 
 def run(bootstrap: str, redis_url: str, home: Path, ready: threading.Event, log_level: str) -> None:
     """Run the learner until SIGTERM or SIGINT, then exit the process."""
+    for framework in ("faust", "mode", "aiokafka"):
+        logging.getLogger(framework).setLevel(logging.WARNING)
     app = create_app(bootstrap, redis_url, home, ready)
     worker = faust.Worker(app, loglevel=log_level, redirect_stdouts=False, override_logging=False, quiet=True)
     worker.execute_from_commandline()
