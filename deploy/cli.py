@@ -5,6 +5,7 @@ import logging
 import sys
 from dataclasses import replace
 from enum import StrEnum
+from os import environ
 from pathlib import Path
 from typing import Annotated
 
@@ -168,8 +169,37 @@ def run(
     """Run one part in the foreground, with its log as JSON lines on standard error, until it is asked to stop."""
     from headrace.deploy.parts import run_part
 
-    given = {"kafka": kafka, "redis": redis, "metrics_port": metrics_port}
-    run_part(part.value, replace(Settings.load(), **{name: value for name, value in given.items() if value is not None}))
+    loaded = Settings.load()
+    port = loaded.metrics_port if metrics_port is None else metrics_port
+    run_part(part.value, replace(loaded, kafka=kafka or loaded.kafka, redis=redis or loaded.redis, metrics_port=port))
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A file of shop events; a simulated shop if not given.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(min=0.1, help="Events a second; 500 for the simulator, 1000 for a file.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=1, help="Publish for so long; 60 for the simulator, all of a file.")] = None,
+    json_file: JsonFile = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines of text in place of the live view.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Go on with the data of the last demo instead of a fresh start.")] = False,
+    kill: Annotated[list[str] | None, typer.Option(metavar="PART@SECONDS", help="Kill a part at that time; may be given again.")] = None,
+    kafka: Annotated[str | None, typer.Option("--kafka", metavar="ADDR", help="Use this broker; HEADRACE_KAFKA does the same.")] = None,
+    redis: Annotated[str | None, typer.Option("--redis", metavar="URL", help="Use this Redis; HEADRACE_REDIS does the same.")] = None,
+) -> None:
+    """Start Kafka, Redis and every part, replay a shop's events, watch, and check that nothing was lost, doubled or torn.
+
+    Ctrl-C ends the replay; what was published is still counted. Exit code 1 where the check finds a fault.
+    """
+    from headrace.deploy.demo import DemoOptions
+    from headrace.deploy.demo_command import parse_kill, show_demo
+
+    kills = [parse_kill(text) for text in kill or ()]
+    options = DemoOptions(data, rate, seconds, keep, kafka or environ.get("HEADRACE_KAFKA"), redis or environ.get("HEADRACE_REDIS"), kills)
+    report = show_demo(options, Settings.load(), plain=plain or not sys.stdout.isatty(), json_file=json_file)
+    if not report.exact:
+        raise typer.Exit(1)
 
 
 @features_app.command("apply")

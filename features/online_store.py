@@ -9,7 +9,8 @@ serialized entity key (version 3) followed by the project's name; each feature i
 import importlib.util
 import json
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -66,6 +67,19 @@ class OnlineStore:
         """Return the rows of these items in the order asked, None for one that has none."""
         return self._read(self._items, item_ids)
 
+    def scan_users(self) -> Iterator[UserRow]:
+        """Yield the rows of all shoppers. Rows that are written meanwhile may or may not be among them."""
+        return self._scan(self._users)
+
+    def scan_items(self) -> Iterator[ItemRow]:
+        """Yield the rows of all items."""
+        return self._scan(self._items)
+
+    def _scan(self, table: "_Table[R]", at_once: int = 1000) -> Iterator[R]:
+        keys = self._client.scan_iter(match=table.pattern, count=at_once)
+        while part := list(dict.fromkeys(islice(keys, at_once))):
+            yield from (row for row in self._read(table, [table.entity(key) for key in part]) if row is not None)
+
     def _read(self, table: "_Table[R]", keys: Sequence[str]) -> list[R | None]:
         with self._client.pipeline(transaction=False) as pipe:
             for key in keys:
@@ -93,6 +107,15 @@ class _Table(Generic[R]):
     def key(self, value: str) -> bytes:
         raw = value.encode()
         return self._head + struct.pack("<I", len(raw)) + raw + self._tail
+
+    @property
+    def pattern(self) -> bytes:
+        """What Redis's SCAN must match to find the keys of this table."""
+        return self._head + b"*" + self._tail
+
+    def entity(self, key: bytes) -> str:
+        """Return the value that `key` was made of."""
+        return key[len(self._head) + 4 : len(key) - len(self._tail)].decode()
 
     def fields(self, row: R, updated_ms: int) -> list[bytes]:
         """Return names and values in turn, as HSET takes them."""
@@ -153,9 +176,10 @@ _COLUMNS: dict[str, dict[str, str]] = {
 
 def _encode(kind: str, value: Any) -> bytes:
     message = _Value()
+    # None is a message with nothing set: Feast reads its own `null_val` as the number 0.
     if value is None:
-        message.null_val = 0
-    elif kind.endswith("_list_val"):
+        return b""
+    if kind.endswith("_list_val"):
         # An empty list would otherwise be no list, and be read back as none.
         getattr(message, kind).SetInParent()
         getattr(message, kind).val.extend(value)

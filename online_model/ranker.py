@@ -5,20 +5,21 @@ each step once. It may be read from one thread while another teaches it.
 """
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from heapq import nlargest
 from typing import cast
 
 from headrace.online_model.memory import Covisitation, OwnHistory, Popularity, Scores, SessionNeighbours
 from headrace.online_model.mixture import PARTS, Mixture
-from headrace.online_model.scorer import Scorer
+from headrace.online_model.scorer import Batch, Scorer
 from headrace.schemas import HistoryEntry, UserRow
 from headrace.schemas.recommendations import Part
 
 SESSION_GAP_MS = 30 * 60 * 1000
 CONTEXTS = 12
 CANDIDATES = 200
+TRANSFORMER_BEST = 50
 SHOPPERS_KEPT = 2_000_000
 
 History = Sequence[HistoryEntry]
@@ -26,20 +27,25 @@ History = Sequence[HistoryEntry]
 
 @dataclass(frozen=True)
 class RankedItem:
-    """An item, its probability, and the part of the mixture that gave most of it."""
+    """An item, its probability, and the part of the mixture that gave most of it. `shares` is what each part gave."""
 
     item_id: str
     score: float
     part: Part
+    shares: Mapping[str, float] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
 class RankedBatch:
-    """A ranking for each history, all by the weights that `version` and `sha256` name."""
+    """A ranking for each history, all by the weights that `version` and `sha256` name.
+
+    `transformer` holds the Transformer's own best items for each history, the most probable first, by the same weights.
+    """
 
     rankings: list[list[RankedItem]]
     version: int
     sha256: str
+    transformer: list[dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -73,12 +79,12 @@ class Ranker:
     def rank(self, histories: Sequence[History], k: int) -> RankedBatch:
         """Return the `k` items most likely to come next for each history (oldest step first), the last item left out."""
         asked = [self._ask(history) for history in histories]
-        batch = self._score(histories, asked)
+        batch = self._score(histories, asked, best=max(k, TRANSFORMER_BEST))
         rankings = [
-            self._ranking(history, parts | {"transformer": scored}, k)
-            for history, parts, scored in zip(histories, asked, batch[0], strict=True)
+            self._ranking(history, parts | {"transformer": scored.best | scored.candidates}, k)
+            for history, parts, scored in zip(histories, asked, batch.scores, strict=True)
         ]
-        return RankedBatch(rankings, batch[1], batch[2])
+        return RankedBatch(rankings, batch.version, batch.sha256, [scored.best for scored in batch.scores])
 
     def test_then_learn(self, rows: Sequence[UserRow]) -> list[Foreseen]:
         """Rank as it stood before the newest step of each row, compare with that step, teach the mixture; return the places.
@@ -87,11 +93,11 @@ class Ranker:
         """
         fair = [row.history for row in rows if self._is_news(row)]
         asked = [self._ask(history[:-1]) for history in fair]
-        scores, _, _ = self._score([history[:-1] for history in fair], asked, [history[-1].item_id for history in fair])
+        batch = self._score([history[:-1] for history in fair], asked, [history[-1].item_id for history in fair])
         places = []
-        for history, parts, transformer in zip(fair, asked, scores, strict=True):
+        for history, parts, scored in zip(fair, asked, batch.scores, strict=True):
             before, target = history[:-1], history[-1].item_id
-            known = parts | {"transformer": transformer}
+            known = parts | {"transformer": scored.best | scored.candidates}
             mixed = self._mixed(before, known)
             with self._lock:
                 self._mixture.learn(_context(before), [known[part].get(target, 0.0) for part in PARTS])
@@ -141,15 +147,18 @@ class Ranker:
             return {part: {self._names[number]: score for number, score in scores.items()} for part, scores in said.items()}
 
     def _score(
-        self, histories: Sequence[History], asked: Sequence[dict[str, dict[str, float]]], wanted: Sequence[str] = ()
-    ) -> tuple[list[dict[str, float]], int, str]:
-        """Return the Transformer's probabilities of each history's candidates, of the `wanted` items and of its own best."""
+        self,
+        histories: Sequence[History],
+        asked: Sequence[dict[str, dict[str, float]]],
+        wanted: Sequence[str] = (),
+        best: int = TRANSFORMER_BEST,
+    ) -> Batch:
+        """Return the Transformer's probabilities of each history's candidates, of the `wanted` items and of its own `best`."""
         candidates = []
         for place, (history, parts) in enumerate(zip(histories, asked, strict=True)):
-            best = nlargest(CANDIDATES, self._mixed(history, parts).items(), key=lambda pair: pair[1])
-            candidates.append([*(item for item, _ in best), *wanted[place : place + 1]])
-        batch = self.scorer.score([[(entry.item_id, entry.kind) for entry in history] for history in histories], candidates)
-        return [scored.best | scored.candidates for scored in batch.scores], batch.version, batch.sha256
+            foremost = nlargest(CANDIDATES, self._mixed(history, parts).items(), key=lambda pair: pair[1])
+            candidates.append([*(item for item, _ in foremost), *wanted[place : place + 1]])
+        return self.scorer.score([[(entry.item_id, entry.kind) for entry in history] for history in histories], candidates, best)
 
     def _mixed(self, history: History, parts: dict[str, dict[str, float]]) -> dict[str, float]:
         mixed: dict[str, float] = {}
@@ -165,8 +174,8 @@ class Ranker:
         weights = self._mixture.weights(_context(history))
         ranking = []
         for item, score in nlargest(k, mixed.items(), key=lambda pair: pair[1]):
-            loudest = max(parts, key=lambda part: weights[part] * parts[part].get(item, 0.0))
-            ranking.append(RankedItem(item, score, cast(Part, loudest)))
+            shares = {part: weights[part] * scores.get(item, 0.0) for part, scores in parts.items()}
+            ranking.append(RankedItem(item, score, cast(Part, max(shares, key=shares.__getitem__)), shares))
         return ranking
 
     def _number(self, item_id: str) -> int:

@@ -1,6 +1,7 @@
 """The one place with Kafka client settings: producers, consumers and the creation of topics."""
 
 import logging
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,7 @@ from headrace.schemas.topics import TOPICS, Topic
 log = logging.getLogger(__name__)
 
 LARGEST_MESSAGE = max(topic.max_bytes for topic in TOPICS) + 1000
+_NO_LEADER_YET = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
 BEGINNING, END = "beginning", "end"
 
 
@@ -98,6 +100,22 @@ def partitions(client: Consumer, topic: Topic, timeout_s: float = 10.0) -> list[
     return sorted(metadata.partitions)
 
 
+def watermarks(client: Consumer, topic: str, partition: int, timeout_s: float = 15.0) -> tuple[int, int]:
+    """Return the first offset of a partition and the one that the next record will get. Raises KafkaException.
+
+    A topic that was created a moment ago may have no leader yet; that is waited for.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            low, high = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s)
+            return int(low), int(high)
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 def assign_all(client: Consumer, topics: Iterable[Topic], start: str = BEGINNING) -> list[TopicPartition]:
     """Give the consumer every partition of the topics, outside of any group, and return where each starts.
 
@@ -106,7 +124,7 @@ def assign_all(client: Consumer, topics: Iterable[Topic], start: str = BEGINNING
     places = []
     for topic in topics:
         for number in partitions(client, topic):
-            low, high = client.get_watermark_offsets(TopicPartition(topic.name, number), timeout=10.0)
+            low, high = watermarks(client, topic.name, number)
             places.append(TopicPartition(topic.name, number, low if start == BEGINNING else high))
     client.assign(places)
     return places
@@ -116,7 +134,7 @@ def lag(client: Consumer, group_offsets: Iterable[TopicPartition]) -> int:
     """Return how many records lie between committed offsets and the ends of their partitions."""
     total = 0
     for place in group_offsets:
-        low, high = client.get_watermark_offsets(TopicPartition(place.topic, place.partition), timeout=10.0)
+        low, high = watermarks(client, place.topic, place.partition)
         total += high - max(place.offset, low)
     return total
 

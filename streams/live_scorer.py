@@ -66,7 +66,9 @@ class LiveScorer:
         self.scorer.apply(update, payload)
         metrics.SWAPS.inc()
         metrics.MODEL_VERSION.set(update.version)
-        now = now_ms()
-        for published_ms in update.learned_published_ms:
-            metrics.WEIGHTS_FRESHNESS.observe(max(0, now - published_ms) / 1000)
+        if self.follower.caught_up.is_set():
+            # What was published before this process began says nothing of how fast it is.
+            now = now_ms()
+            for published_ms in update.learned_published_ms:
+                metrics.WEIGHTS_FRESHNESS.observe(max(0, now - published_ms) / 1000)
         log.info("weights swapped", extra={"version": update.version, "kind": update.kind, "sha256": update.weights_sha256[:12]})

@@ -46,7 +46,13 @@ class WeightsPublisher:
         name = hashlib.sha256(payload).hexdigest()
         for number, part in enumerate(parts):
             tags: Headers = [("payload_sha256", name), ("part", str(number)), ("parts", str(len(parts)))]
-            self._producer.produce(MODEL_WEIGHTS.name, part, model, partition=0, headers=tags, on_delivery=placed)
+            while True:
+                try:
+                    self._producer.produce(MODEL_WEIGHTS.name, part, model, partition=0, headers=tags, on_delivery=placed)
+                    break
+                except BufferError:
+                    # The weights are larger than the producer's buffer: go on as parts are acknowledged.
+                    self._producer.poll(0.1)
         self._flush("the parts of the weights")
         # One idempotent producer keeps their order, but another learner's parts may lie between: then offsets do not follow on.
         if offsets != list(range(min(offsets), min(offsets) + len(parts))):
@@ -66,14 +72,18 @@ class WeightsPublisher:
 
 
 class WeightsFollower:
-    """Follows the chain from the newest snapshot on and hands each update with its payload to `apply`, in order.
+    """Follows the chain from the newest snapshot on, or the newest of at most `from_version`, and hands each update with its
+    payload to `apply`, in order.
 
     What does not fit is refused, counted and logged; the next snapshot brings the follower back. Give it a thread of its own.
     """
 
-    def __init__(self, bootstrap: str, client_id: str, apply: Callable[[ModelUpdate, bytes], None]) -> None:
+    def __init__(
+        self, bootstrap: str, client_id: str, apply: Callable[[ModelUpdate, bytes], None], *, from_version: int | None = None
+    ) -> None:
         self._consumer = kafka.consumer(bootstrap, client_id)
         self._apply = apply
+        self._from_version = from_version
         self._version = -1
         self._lost = False
         self._parts: OrderedDict[int, bytes] = OrderedDict()
@@ -101,14 +111,20 @@ class WeightsFollower:
         if record is not None:
             self._take(record)
         while self._manifests and self._complete(self._manifests[0]):
+            self._behind -= 1
             self._handle(self._manifests.pop(0))
-        if record is None and not self._manifests:
+        if record is None and self._manifests and self._out_of_reach(self._manifests[0]):
+            self._behind -= 1
+            update = self._manifests.pop(0)
+            metrics.SWAPS_REFUSED.labels("missing_parts").inc()
+            log.warning("update refused", extra={"version": update.version, "kind": update.kind, "reason": "its bytes are not there"})
+        if self._behind <= 0:
             self.caught_up.set()
 
     def _start(self) -> None:
         """Read the manifests that are there, and take up both topics from the newest snapshot on."""
         places = kafka.assign_all(self._consumer, [MODEL_UPDATES])
-        end = self._consumer.get_watermark_offsets(TopicPartition(MODEL_UPDATES.name, 0), timeout=10.0)[1]
+        end = kafka.watermarks(self._consumer, MODEL_UPDATES.name, 0)[1]
         known: list[ModelUpdate] = []
         position = places[0].offset
         while position < end:
@@ -121,9 +137,14 @@ class WeightsFollower:
                 if update is not None:
                     known.append(update)
                     self.newest = update
-        snapshot = max((place for place, update in enumerate(known) if update.kind == "snapshot"), default=None)
+        limit = self._from_version
+        snapshots = [
+            place for place, update in enumerate(known) if update.kind == "snapshot" and (limit is None or update.version <= limit)
+        ]
+        snapshot = max(snapshots, default=None)
         self._manifests = known[snapshot:] if snapshot is not None else []
-        low, high = self._consumer.get_watermark_offsets(TopicPartition(MODEL_WEIGHTS.name, 0), timeout=10.0)
+        self._behind = len(self._manifests)
+        low, high = kafka.watermarks(self._consumer, MODEL_WEIGHTS.name, 0)
         first = self._manifests[0].payload_offset if self._manifests else high
         self._consumer.assign(
             [TopicPartition(MODEL_UPDATES.name, 0, max(end, position)), TopicPartition(MODEL_WEIGHTS.name, 0, max(low, first))]
@@ -151,6 +172,16 @@ class WeightsFollower:
             return True
         # Parts arrive in order: once a later one is here, a missing one will not come any more.
         return any(offset >= wanted.stop for offset in self._parts)
+
+    def _out_of_reach(self, update: ModelUpdate) -> bool:
+        """Whether the parts of an update can never come: the topic has dropped them already, or never held them."""
+        try:
+            low, high = kafka.watermarks(self._consumer, MODEL_WEIGHTS.name, 0)
+        except KafkaException as error:
+            # Not known while the broker is away; asked again at the next step.
+            log.warning("the broker reports a passing fault", extra={"fault": error.args[0].str()})
+            return False
+        return update.payload_offset < low or update.payload_offset + update.payload_parts > high
 
     def _handle(self, update: ModelUpdate) -> None:
         payload = b"".join(

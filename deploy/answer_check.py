@@ -1,0 +1,133 @@
+"""Whether answers were torn: each names the weights that it was made with; whoever has those can make it again and compare."""
+
+import http.client
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from headrace.online_model.scorer import Scorer, Step
+from headrace.schemas import ModelUpdate
+from headrace.streams.weights_channel import WeightsFollower
+
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the Transformer said of a history, and the weights that it named."""
+
+    history: tuple[Step, ...]
+    probabilities: dict[str, float]
+    version: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class AnswersChecked:
+    """How many answers could be made again, and how many of them differ. `unknown` names versions that are not on the chain."""
+
+    checked: int
+    torn: int
+    unknown: int
+
+
+class Asker:
+    """Asks the gateway `POST /v1/predict` again and again, and keeps the answers."""
+
+    def __init__(self, port: int, histories: Callable[[], Sequence[Sequence[Step]]], every_s: float = 0.1) -> None:
+        self.answers: list[Answer] = []
+        self.failed = 0
+        self._port = port
+        self._histories = histories
+        self._every_s = every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="asker", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop asking."""
+        self._stop.set()
+        self._thread.join(timeout=10.0)
+
+    def _run(self) -> None:
+        draw = random.Random(1)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5.0)
+        while not self._stop.wait(self._every_s):
+            known = self._histories()
+            if not known:
+                continue
+            try:
+                answer = ask(connection, tuple(draw.choice(known)))
+                if answer.probabilities:
+                    self.answers.append(answer)
+            except (OSError, http.client.HTTPException, ValueError):
+                self.failed += 1
+                connection.close()
+
+
+def ask(connection: http.client.HTTPConnection, history: tuple[Step, ...]) -> Answer:
+    """Ask for one history. Raises OSError, HTTPException, or ValueError for an answer that is no answer."""
+    body = json.dumps({"history": [{"item_id": item, "kind": kind} for item, kind in history], "k": 20})
+    connection.request("POST", "/v1/predict", body, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    raw = response.read()
+    if response.status != 200:
+        raise ValueError(f"/v1/predict answered {response.status}: {raw[:200]!r}")
+    told = json.loads(raw)
+    probabilities = {entry["item_id"]: entry["probability"] for entry in told["transformer"]}
+    return Answer(history, probabilities, told["model_version"], told["weights_sha256"])
+
+
+class AnswerCheck:
+    """Makes each answer again with the weights that it names, as the chain of updates passes by, and compares."""
+
+    def __init__(self, answers: Iterable[Answer]) -> None:
+        self._waiting: dict[int, list[Answer]] = {}
+        for answer in answers:
+            self._waiting.setdefault(answer.version, []).append(answer)
+        self._replica = Scorer()
+        self._checked = 0
+        self._torn = 0
+
+    def take(self, update: ModelUpdate, payload: bytes) -> None:
+        """Take in the next update of the chain. Raises BadUpdate where it does not fit."""
+        if update.version == self._replica.version:
+            return
+        self._replica.apply(update, payload)
+        for answer in self._waiting.pop(update.version, ()):
+            self._checked += 1
+            self._torn += not is_same(answer, self._replica)
+
+    def result(self) -> AnswersChecked:
+        """Return the outcome so far."""
+        return AnswersChecked(self._checked, self._torn, sum(map(len, self._waiting.values())))
+
+
+def check_answers(bootstrap: str, answers: Sequence[Answer], timeout_s: float = 60.0) -> AnswersChecked:
+    """Check the answers against the chain of weights as it lies in Kafka."""
+    check = AnswerCheck(answers)
+    if not answers:
+        return check.result()
+    follower = WeightsFollower(bootstrap, "answer-check", check.take, from_version=min(answer.version for answer in answers))
+    deadline = time.monotonic() + timeout_s
+    try:
+        while not follower.caught_up.is_set() and time.monotonic() < deadline:
+            follower.step(0.1)
+    finally:
+        follower.close()
+    return check.result()
+
+
+def is_same(answer: Answer, replica: Scorer) -> bool:
+    """Whether the replica, which holds the version that the answer names, gives the same probabilities."""
+    batch = replica.score([answer.history], [list(answer.probabilities)])
+    again = batch.scores[0].candidates
+    return answer.sha256 == batch.sha256 and all(
+        abs(again.get(item, 0.0) - told) <= TOLERANCE * max(told, 1e-6) for item, told in answer.probabilities.items()
+    )

@@ -1,0 +1,105 @@
+"""The HTTP gateway: events in, recommendations and predictions out, health and metrics.
+
+It answers with a ranker of its own, which follows the weights and the user rows like the recommender's, so that an answer is
+one read of Redis and one scoring. Both happen in a small pool of threads: the event loop only takes requests and waits.
+"""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from headrace.schemas.topics import CLICKS, MODEL_UPDATES, MODEL_WEIGHTS, PURCHASES, USER_FEATURES
+from headrace.streams.broker import TopicMissing, require_broker
+from headrace.streams.gateway_docs import with_components
+from headrace.streams.gateway_parts import GatewayParts
+from headrace.streams.gateway_problems import add_problems
+from headrace.streams.gateway_routes import router
+from headrace.streams.http_metrics import HttpMetrics
+from headrace.streams.lifetime import stop_on_signals
+
+DRAIN_S = 10
+BACKLOG = 2048
+# Scoring holds the interpreter for milliseconds; at the usual 5 ms a request would wait for several of such turns.
+SWITCH_INTERVAL_S = 0.001
+
+
+class GatewayFailed(RuntimeError):
+    """The gateway ended without being asked to."""
+
+
+def create_app(bootstrap: str, redis_url: str, device: str) -> FastAPI:
+    """Return the application. Its parts are built when it starts, and it does not start without the broker and its topics."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        parts = app.state.parts = GatewayParts(bootstrap, redis_url, device)
+        parts.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(parts.stop)
+
+    app = _Application(
+        title="Headrace",
+        description="Publish clicks and purchases; ask for recommendations.",
+        version=version("headrace"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.include_router(router)
+    app.add_middleware(HttpMetrics)
+    add_problems(app)
+    return app
+
+
+def run_gateway(
+    bootstrap: str, redis_url: str, device: str, host: str, port: int, on_listening: Callable[[int], None] | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT; then answer what is open and return. `on_listening` is told the port; 0 takes any free one.
+
+    Raises BrokerUnreachable or TopicMissing where there is nothing to serve from, OSError where the address cannot be taken.
+    """
+    topics = require_broker(bootstrap).topics
+    for topic in (CLICKS, PURCHASES, USER_FEATURES, MODEL_UPDATES, MODEL_WEIGHTS):
+        if topic.name not in topics:
+            raise TopicMissing(bootstrap, topic.name)
+    # uvicorn hands a signal on once it has ended; without a handler of ours it would end the process as if it was killed.
+    stop = stop_on_signals()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with _listen(host, port) as listening:
+        if on_listening is not None:
+            on_listening(listening.getsockname()[1])
+        app = create_app(bootstrap, redis_url, device)
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, server_header=False, http="httptools", timeout_graceful_shutdown=DRAIN_S
+        )
+        server = uvicorn.Server(config)
+        server.run(sockets=[listening])
+    if not server.started or not stop.is_set():
+        raise GatewayFailed("the gateway did not start, or ended by itself; the log tells why")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise OSError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}); set HEADRACE_GATEWAY_HOST and HEADRACE_GATEWAY_PORT"
+        ) from error
+
+
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document, with the schemas of the messages."""
+        if self.openapi_schema is None:
+            self.openapi_schema = with_components(super().openapi())
+        return self.openapi_schema

@@ -1,0 +1,63 @@
+"""The gateway's answers to what shoppers want: for a known shopper, and for a history that comes with the question."""
+
+import time
+
+from headrace.schemas import HistoryEntry, RecommendedItem, decode
+from headrace.streams.gateway_events import read_object
+from headrace.streams.gateway_messages import PredictedItem, Prediction, PredictRequest, PredictStep, Recommendations, TransformerItem
+from headrace.streams.gateway_parts import GatewayParts
+
+STEPS_USED = 50
+
+
+def recommendations(parts: GatewayParts, shopper_id: str, k: int) -> Recommendations:
+    """Return the `k` best items for a shopper. Raises redis.RedisError."""
+    started_s = time.perf_counter()
+    [row] = parts.store.read_users([shopper_id])
+    history = row.history[-STEPS_USED:] if row is not None else []
+    ranked = parts.live.ranker.rank([history], k)
+    return Recommendations(
+        shopper_id=shopper_id,
+        items=[RecommendedItem(item_id=item.item_id, score=round(item.score, 6), part=item.part) for item in ranked.rankings[0]],
+        model_version=ranked.version,
+        weights_sha256=ranked.sha256,
+        history_length=len(history),
+        known=row is not None,
+        latency_ms=_elapsed_ms(started_s),
+    )
+
+
+def prediction(parts: GatewayParts, body: bytes) -> Prediction:
+    """Return what follows the history in the body. Raises NotJson or InvalidMessage."""
+    started_s = time.perf_counter()
+    read_object(body)
+    asked = decode(PredictRequest, body)
+    history = _with_times(asked.history[-STEPS_USED:])
+    ranked = parts.live.ranker.rank([history], asked.k)
+    items = [
+        PredictedItem(item_id=item.item_id, score=item.score, part=item.part, shares=dict(item.shares) if asked.explain else None)
+        for item in ranked.rankings[0]
+    ]
+    own = list(ranked.transformer[0].items())[: asked.k]
+    return Prediction(
+        items=items,
+        transformer=[TransformerItem(item_id=item, probability=probability) for item, probability in own],
+        model_version=ranked.version,
+        weights_sha256=ranked.sha256,
+        history_length=len(history),
+        latency_ms=_elapsed_ms(started_s),
+    )
+
+
+def _with_times(steps: list[PredictStep]) -> list[HistoryEntry]:
+    """Return the steps with the times that are missing taken from the step before, or at the start from the first that has one."""
+    time_ms = next((step.time_ms for step in steps if step.time_ms is not None), 0)
+    history = []
+    for step in steps:
+        time_ms = time_ms if step.time_ms is None else step.time_ms
+        history.append(HistoryEntry(step.item_id, step.kind, time_ms))
+    return history
+
+
+def _elapsed_ms(started_s: float) -> float:
+    return round(1000 * (time.perf_counter() - started_s), 3)

@@ -1,0 +1,85 @@
+"""What the gateway is made of: the ranker with its two followers, the publisher, the online store, and how well they are."""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import redis
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from headrace.features.online_store import OnlineStore, connect
+from headrace.streams.live_scorer import LiveScorer
+from headrace.streams.memory_follower import MemoryFollower
+from headrace.streams.publisher import EventPublisher, UndeliveredEvents
+
+log = logging.getLogger(__name__)
+
+COMPONENT = "gateway"
+ANSWERING_THREADS = 8
+REDIS_TIMEOUT_S = 1.0
+PROBE_TIMEOUT_S = 1.0
+CLOSE_TIMEOUT_S = 5.0
+
+
+class GatewayParts:
+    """The parts, built and running from `start` to `stop`. Raises KafkaException where the broker or a topic is not there."""
+
+    def __init__(self, bootstrap: str, redis_url: str, device: str) -> None:
+        self.live = LiveScorer(bootstrap, COMPONENT, device)
+        self.memories = MemoryFollower(bootstrap, f"{COMPONENT}-memories", self.live.ranker)
+        self.publisher = EventPublisher(bootstrap, source=COMPONENT)
+        self._redis = connect(redis_url, REDIS_TIMEOUT_S)
+        # A request may not wait as long as a worker: whoever asked has given up by then.
+        self._redis.set_retry(Retry(ExponentialBackoff(cap=0.1, base=0.02), retries=2))
+        self.store = OnlineStore(self._redis)
+        settings: dict[str, Any] = {
+            "bootstrap.servers": bootstrap,
+            "client.id": f"{COMPONENT}-probe",
+            "logger": logging.getLogger("headrace.kafka"),
+        }
+        self._probe = AdminClient(settings)
+        self.pool = ThreadPoolExecutor(ANSWERING_THREADS, "answer")
+
+    def start(self) -> None:
+        """Begin to follow the weights and the user rows."""
+        self.live.start()
+        self.memories.start()
+
+    def stop(self) -> None:
+        """Send what still waits to be sent, and end all threads."""
+        self.pool.shutdown()
+        try:
+            self.publisher.close(CLOSE_TIMEOUT_S)
+        except UndeliveredEvents as error:
+            # Whoever sent them was told that they are not acknowledged.
+            log.warning("events were not delivered at the end", extra={"reason": str(error)})
+        self.memories.stop()
+        self.live.stop()
+        self._redis.close()
+
+    def failures(self) -> list[str]:
+        """Return what has ended and will not come back by itself."""
+        followed = (("weights", self.live.failure), ("memories", self.memories.failure))
+        return [f"{name} are no longer followed: {failure!r}; start the gateway anew" for name, failure in followed if failure is not None]
+
+    def missing(self) -> list[str]:
+        """Return what is not there yet, or not at the moment; asks the broker and Redis, and so takes up to some seconds."""
+        reasons = self.failures()
+        if not self.live.follower.caught_up.is_set():
+            reasons.append("weights: the newest are not loaded yet")
+        if not self.memories.caught_up.is_set():
+            reasons.append("memories: the user rows are not read to their end yet")
+        asked: list[tuple[str, Callable[[], object]]] = [
+            ("Kafka", lambda: self._probe.list_topics(timeout=PROBE_TIMEOUT_S)),
+            ("Redis", self._redis.ping),
+        ]
+        for name, ask in asked:
+            try:
+                ask()
+            except (KafkaException, redis.RedisError) as error:
+                reasons.append(f"{name} does not answer: {error}")
+        return reasons

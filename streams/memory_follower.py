@@ -1,0 +1,88 @@
+"""Teaches a ranker's memories from the changelog `user-features`, in a thread of its own."""
+
+import gc
+import logging
+import random
+import threading
+
+from confluent_kafka import Message
+
+from headrace.online_model.ranker import Ranker
+from headrace.schemas import InvalidMessage, UserRow, decode
+from headrace.schemas.topics import USER_FEATURES
+from headrace.streams import kafka, metrics
+
+log = logging.getLogger(__name__)
+
+LARGEST_BATCH = 200
+
+
+class MemoryFollower:
+    """Reads all user rows from the beginning, outside of any group, and teaches them to the ranker.
+
+    `caught_up` is set once the rows that were there at the start are learned. One row of each later batch also teaches the
+    mixture, so that its weights are those of a ranker that answers, whatever the number of processes.
+    """
+
+    def __init__(self, bootstrap: str, client_id: str, ranker: Ranker) -> None:
+        self._client_id = client_id
+        self._ranker = ranker
+        self._random = random.Random(1)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="memories", daemon=True)
+        self.caught_up = threading.Event()
+        self.failure: BaseException | None = None
+        self._consumer = kafka.consumer(bootstrap, client_id)
+        ends = kafka.assign_all(self._consumer, [USER_FEATURES], kafka.END)
+        starts = kafka.assign_all(self._consumer, [USER_FEATURES])
+        self._behind = {end.partition: end.offset for end, start in zip(ends, starts, strict=True) if end.offset > start.offset}
+
+    def start(self) -> None:
+        """Begin to follow the rows."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following; what is learned goes on answering."""
+        self._stop.set()
+        self._thread.join(timeout=10.0)
+
+    def step(self, timeout_s: float) -> int:
+        """Learn the rows that are there, waiting up to `timeout_s` for the first; return the number of records."""
+        records = kafka.next_batch(self._consumer, LARGEST_BATCH, timeout_s)
+        rows = [row for row in map(self._row, records) if row is not None]
+        if rows and self.caught_up.is_set():
+            self._ranker.test_then_learn([self._random.choice(rows)])
+        for row in rows:
+            self._ranker.learn(row)
+        for record in records:
+            number, offset = record.partition() or 0, record.offset() or 0
+            if offset + 1 >= self._behind.get(number, 0):
+                self._behind.pop(number, None)
+        if not self._behind and not self.caught_up.is_set():
+            # Millions of remembered steps would be walked through at each collection of garbage, while requests wait.
+            gc.collect()
+            gc.freeze()
+            self.caught_up.set()
+        return len(records)
+
+    def _row(self, record: Message) -> UserRow | None:
+        if record.value() is None:
+            return None
+        try:
+            return decode(UserRow, record.value(), record.headers())
+        except InvalidMessage as error:
+            metrics.UNREADABLE.labels(self._client_id).inc()
+            place = f"{record.topic()}/{record.partition()}/{record.offset()}"
+            log.warning("row passed over", extra={"place": place, "reason": str(error)})
+            return None
+
+    def _follow(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self.step(0.1)
+        except BaseException as error:
+            # Kept for whoever is asked for its health: memories that nobody teaches would grow old in silence.
+            self.failure = error
+            log.exception("the user rows are no longer followed")
+        finally:
+            self._consumer.close()
