@@ -98,8 +98,15 @@ class FineTuner:
         self.live.version, self.live.sha256 = version, sha256
 
     def reject(self) -> None:
-        """Drop the candidate and start again from the live weights, with a fresh optimizer."""
-        self._start()
+        """Drop the candidate and start again from the live weights.
+
+        The optimizer keeps its moments: with fresh ones the first steps would be as long as the rates allow, and the next
+        candidate likely no better.
+        """
+        if self._is_finite():
+            self._candidate.copy_from(self.live)
+        else:
+            self._start()
         # Rows of items that came with the candidate are gone; histories that name them are of no more use.
         size = len(self.live.items)
         for kept in (self._replay, self._held_back):
@@ -109,6 +116,9 @@ class FineTuner:
         self._recent = deque((row for row in self._recent if row < size), maxlen=self.plan.recent)
         rows = torch.tensor(self._recent, dtype=torch.long)
         self._counts = torch.bincount(rows, minlength=self._candidate.model.capacity).float()
+
+    def _is_finite(self) -> bool:
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self._candidate.model.parameters())
 
     def _start(self) -> None:
         self._candidate = ModelCopy(self.live.model.shape)
@@ -171,13 +181,12 @@ class FineTuner:
     def _judge(self, negatives: Tensor) -> Verdict:
         size = len(self.live.items)
         events = [history for history in self._held_back if all(row < size for row, _ in history)]
-        finite = all(bool(torch.isfinite(parameter).all()) for parameter in self._candidate.model.parameters())
-        if not events or not finite:
-            return judge(torch.zeros(0), torch.zeros(0), finite)
+        if not events or not self._is_finite():
+            return judge(torch.zeros(0), torch.zeros(0), finite=self._is_finite())
         common = negatives[negatives < size]
         log_q = self._log_q()
         candidate = last_step_losses(self._candidate, events, common, log_q)
-        return judge(candidate, last_step_losses(self.live, events, common, log_q), finite)
+        return judge(candidate, last_step_losses(self.live, events, common, log_q), finite=True)
 
 
 def sampled_softmax_loss(copy: ModelCopy, rows: Tensor, kinds: Tensor, negatives: Tensor, log_q: Tensor) -> Tensor:

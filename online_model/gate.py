@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 WORSE_BY_STANDARD_ERRORS = 1.645
+LEAST_EVENTS = 64
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,11 @@ def judge(candidate_losses: Tensor, live_losses: Tensor, finite: bool) -> Verdic
     """Compare a candidate with the live weights on the same held-back events, pair by pair; both losses are (events,).
 
     It fails when its numbers are not finite, or when its mean loss is higher by more than 1.645 standard errors of the paired
-    differences (a one-sided test at 5%). With fewer than 8 held-back events nothing can be said, and a finite candidate passes.
+    differences (a one-sided test at 5%). With fewer than 64 held-back events nothing can be said, and a finite candidate passes.
     """
     if not finite or not bool(torch.isfinite(candidate_losses).all()):
         return Verdict(False, "weights or losses are not finite numbers")
-    if len(candidate_losses) < 8:
+    if len(candidate_losses) < LEAST_EVENTS:
         return Verdict(True, f"only {len(candidate_losses)} events are held back, too few to compare")
     difference = (candidate_losses - live_losses).double()
     mean = float(difference.mean())

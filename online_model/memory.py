@@ -168,7 +168,8 @@ class Popularity:
             shrink = 2.0 ** (-self._clock / self._half_life)
             self._counts = {item: count * shrink for item, count in self._counts.items() if count * shrink > 1e-3}
             self._clock = 0
-        if self._clock % 256 == 1:
+        # Early on the list is renewed at 1, 2, 4, 8, ... events, or the first item would be all that a new shop has to offer.
+        if self._clock % 256 == 0 or self._clock & (self._clock - 1) == 0:
             self._top = normalised(dict(nlargest(self._width, self._counts.items(), key=lambda pair: pair[1])))
 
     def scores(self) -> Scores:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from headrace.schemas.fields import Amount, Count, Id, Offsets, ShortText, TimeMs
+from headrace.schemas.fields import END, Amount, Count, Id, Offsets, ShortText, TimeMs
 
 ShopperId = Annotated[str, Meta(min_length=1, max_length=136, description="a user id, or 'session:' and a guest's session id")]
 Kind = Literal["view", "cart", "purchase"]
@@ -50,7 +50,7 @@ class ItemChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     kind: Kind
     quantity: Count = 1
     event_time_ms: TimeMs
-    source: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]+/[0-9]+$")]
+    source: Annotated[str, Meta(pattern=rf"^[a-zA-Z0-9._-]+/[0-9]+{END}")]
     offset: Count
     price: Amount | None = None
     category: ShortText | None = None

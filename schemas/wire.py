@@ -91,9 +91,9 @@ def headers(message: Struct, *, event_id: str, time_ms: int, source: str, tracep
         ("ce_specversion", b"1.0"),
         ("ce_id", event_id.encode()),
         ("ce_source", source.encode()),
-        ("ce_type", _cloud_event_type(name)),
+        ("ce_type", cloud_event_type(name)),
         ("ce_time", stamp.replace("+00:00", "Z").encode()),
-        ("ce_dataschema", _data_schema(name)),
+        ("ce_dataschema", data_schema(name)),
         ("content-type", b"application/json"),
         ("traceparent", (traceparent or new_traceparent()).encode()),
     ]
@@ -124,22 +124,25 @@ def _decoder(kind: type[M]) -> msgspec.json.Decoder[M]:
 
 
 @cache
-def _cloud_event_type(name: str) -> bytes:
-    return f"headrace.{_kebab(name)}.v{SCHEMA_MAJOR}".encode()
+def cloud_event_type(name: str) -> bytes:
+    """Return the `ce_type` of the message type of that name."""
+    return f"headrace.{kebab(name)}.v{SCHEMA_MAJOR}".encode()
 
 
 @cache
-def _data_schema(name: str) -> bytes:
-    return f"urn:headrace:{_kebab(name)}:{SCHEMA_MAJOR}.{SCHEMA_MINOR}".encode()
+def data_schema(name: str) -> bytes:
+    """Return the `ce_dataschema` of the message type of that name, which is its JSON Schema's `$id` too."""
+    return f"urn:headrace:{kebab(name)}:{SCHEMA_MAJOR}.{SCHEMA_MINOR}".encode()
 
 
-def _kebab(name: str) -> str:
+def kebab(name: str) -> str:
+    """Return `UserRow` as `user-row`."""
     return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
 
 
 def _minor_version(kind: type[Struct], headers: AnyHeaders) -> int:
     schema = header(headers, "ce_dataschema")
-    prefix = f"urn:headrace:{_kebab(kind.__name__)}:"
+    prefix = f"urn:headrace:{kebab(kind.__name__)}:"
     if schema is None or not schema.startswith(prefix):
         return SCHEMA_MINOR
     match = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", schema.removeprefix(prefix))

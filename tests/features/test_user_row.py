@@ -1,0 +1,131 @@
+"""A shopper's row is a fold of the event log that no replay can change."""
+
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.features.user_row import HISTORY_LENGTH, Place, fold_user
+from headrace.schemas import Click, Event, OrderLine, Purchase, UserRow
+
+Delivery = tuple[Event, Place]
+
+ITEMS = st.sampled_from(["lamp", "chair", "table", "vase"])
+SOURCES = ("clicks/0", "purchases/0")
+
+
+def click(number: int, item: str, action: str, time_ms: int) -> Event:
+    return Click(event_id=f"e{number}", event_time_ms=time_ms, item_id=item, user_id="ada", action="cart" if action == "cart" else "view")
+
+
+def order(number: int, items: list[str], time_ms: int) -> Event:
+    lines = [OrderLine(item_id=item) for item in items]
+    return Purchase(event_id=f"e{number}", event_time_ms=time_ms, order_id=f"o{number}", lines=lines, currency="EUR", user_id="ada")
+
+
+@st.composite
+def logs(draw: st.DrawFn, longest: int = 30) -> list[Delivery]:
+    """A shopper's events in the order of arrival, with gaps in the offsets where other shoppers' events lie."""
+    offsets = dict.fromkeys(SOURCES, -1)
+    log: list[Delivery] = []
+    for number in range(draw(st.integers(0, longest))):
+        bought = draw(st.booleans())
+        time_ms = draw(st.integers(0, 10_000))
+        event = (
+            order(number, draw(st.lists(ITEMS, min_size=1, max_size=4)), time_ms)
+            if bought
+            else click(number, draw(ITEMS), draw(st.sampled_from(["view", "cart"])), time_ms)
+        )
+        source = SOURCES[bought]
+        offsets[source] += draw(st.integers(1, 3))
+        log.append((event, Place(source, offsets[source], published_ms=1000 + number)))
+    return log
+
+
+def folded(log: list[Delivery], row: UserRow | None = None) -> UserRow:
+    row = row or UserRow(shopper_id="ada")
+    for event, place in log:
+        row = fold_user(row, event, place)
+    return row
+
+
+def steps(log: list[Delivery]) -> list[tuple[str, str, int]]:
+    found: list[tuple[str, str, int]] = []
+    for event, _ in log:
+        if isinstance(event, Click):
+            found.append((event.item_id, event.action, event.event_time_ms))
+        else:
+            found += [(line.item_id, "purchase", event.event_time_ms) for line in event.lines]
+    return found
+
+
+@given(logs(), st.data())
+@settings(max_examples=200, deadline=None)
+def test_replays_after_any_crashes_change_nothing(log: list[Delivery], data: st.DataObject) -> None:
+    row = UserRow(shopper_id="ada")
+    done = 0
+    while done < len(log):
+        reached = data.draw(st.integers(done + 1, len(log)), label="crash after")
+        row = folded(log[done:reached], row)
+        # What was committed may lie anywhere before the crash, for each partition by itself.
+        again = data.draw(st.integers(0, reached), label="read again from")
+        row = folded(log[again:reached], row)
+        done = reached
+    assert row == folded(log)
+
+
+@given(logs(), st.randoms(use_true_random=False))
+@settings(max_examples=200, deadline=None)
+def test_a_replay_that_mixes_the_partitions_differently_changes_nothing(log: list[Delivery], random: Random) -> None:
+    row = folded(log)
+    by_source = {source: [entry for entry in log if entry[1].source == source] for source in SOURCES}
+    picks = [place.source for _, place in log]
+    random.shuffle(picks)
+    again = [by_source[source].pop(0) for source in picks]
+    assert folded(again, row) is row
+
+
+@given(logs())
+@settings(max_examples=200, deadline=None)
+def test_history_keeps_the_order_of_arrival_and_counts_are_those_of_the_events(log: list[Delivery]) -> None:
+    row, expected = folded(log), steps(log)
+    assert [(entry.item_id, entry.kind, entry.time_ms) for entry in row.history] == expected[-HISTORY_LENGTH:]
+    assert row.steps == len(expected)
+    kinds = [kind for _, kind, _ in expected]
+    assert (row.views, row.carts) == (kinds.count("view"), kinds.count("cart"))
+    assert row.purchases == sum(isinstance(event, Purchase) for event, _ in log)
+    assert row.views + row.carts + row.purchases == len(log)
+    assert row.updated_ms == max((event.event_time_ms for event, _ in log), default=0)
+    for source in SOURCES:
+        assert row.offsets.get(source) == max((place.offset for _, place in log if place.source == source), default=None)
+
+
+@given(logs(), logs())
+@settings(max_examples=50, deadline=None)
+def test_a_fold_leaves_the_row_it_was_given_alone(first: list[Delivery], second: list[Delivery]) -> None:
+    row = folded(first)
+    before = (list(row.history), dict(row.offsets))
+    folded(second, row)
+    assert (row.history, row.offsets) == before
+
+
+def test_history_holds_the_last_fifty_steps_and_steps_count_on() -> None:
+    log = [(click(number, f"item-{number}", "view", number), Place("clicks/0", number, 0)) for number in range(120)]
+    row = folded(log)
+    assert [entry.item_id for entry in row.history] == [f"item-{number}" for number in range(70, 120)]
+    assert (row.steps, row.views) == (120, 120)
+
+
+def test_an_order_longer_than_the_history_leaves_its_last_lines() -> None:
+    row = folded([(order(1, [f"item-{number}" for number in range(80)], 5), Place("purchases/0", 0, 0))])
+    assert len(row.history) == HISTORY_LENGTH
+    assert row.history[-1].item_id == "item-79"
+    assert (row.steps, row.purchases) == (80, 1)
+
+
+def test_the_cause_is_the_newest_event_taken_in_and_not_one_that_came_again() -> None:
+    first, second = (click(1, "lamp", "view", 5), Place("clicks/0", 3, 70)), (click(2, "chair", "view", 4), Place("clicks/0", 4, 80))
+    row = folded([first, second, first])
+    assert row.cause is not None
+    assert (row.cause.event_id, row.cause.published_ms) == ("e2", 80)
+    assert row.updated_ms == 5
