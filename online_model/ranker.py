@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
-from typing import cast
+from typing import TypeVar, cast
 
 from headrace.online_model.memory import Covisitation, OwnHistory, Popularity, Scores, SessionNeighbours
 from headrace.online_model.mixture import PARTS, Mixture
@@ -23,6 +23,7 @@ TRANSFORMER_BEST = 50
 SHOPPERS_KEPT = 2_000_000
 
 History = Sequence[HistoryEntry]
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,16 @@ class Foreseen:
     popularity: int | None
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What the memories say of one history: by part and item number, their weights, their mixture, and its best items by id."""
+
+    parts: dict[str, Scores]
+    weights: Mapping[str, float]
+    mixed: Scores
+    candidates: dict[str, float]
+
+
 class Ranker:
     """Ranks the next item for shoppers; learns at each step of each shopper."""
 
@@ -79,10 +90,10 @@ class Ranker:
     def rank(self, histories: Sequence[History], k: int) -> RankedBatch:
         """Return the `k` items most likely to come next for each history (oldest step first), the last item left out."""
         asked = [self._ask(history) for history in histories]
-        batch = self._score(histories, asked, best=max(k, TRANSFORMER_BEST))
+        batch = self._score(histories, [list(one.candidates) for one in asked], best=max(k, TRANSFORMER_BEST))
         rankings = [
-            self._ranking(history, parts | {"transformer": scored.best | scored.candidates}, k)
-            for history, parts, scored in zip(histories, asked, batch.scores, strict=True)
+            self._ranking(history, one, scored.best | scored.candidates, k)
+            for history, one, scored in zip(histories, asked, batch.scores, strict=True)
         ]
         return RankedBatch(rankings, batch.version, batch.sha256, [scored.best for scored in batch.scores])
 
@@ -93,16 +104,21 @@ class Ranker:
         """
         fair = [row.history for row in rows if self._is_news(row)]
         asked = [self._ask(history[:-1]) for history in fair]
-        batch = self._score([history[:-1] for history in fair], asked, [history[-1].item_id for history in fair])
+        candidates = [[*one.candidates, history[-1].item_id] for history, one in zip(fair, asked, strict=True)]
+        batch = self._score([history[:-1] for history in fair], candidates)
         places = []
-        for history, parts, scored in zip(fair, asked, batch.scores, strict=True):
+        for history, one, scored in zip(fair, asked, batch.scores, strict=True):
             before, target = history[:-1], history[-1].item_id
-            known = parts | {"transformer": scored.best | scored.candidates}
-            mixed = self._mixed(before, known)
+            transformer = scored.best | scored.candidates
+            mixed = self._mixed(one, transformer)
+            number = self._numbers.get(target, -1)
+            likelihoods = {part: scores.get(number, 0.0) for part, scores in one.parts.items()}
+            likelihoods["transformer"] = transformer.get(target, 0.0)
             with self._lock:
-                self._mixture.learn(_context(before), [known[part].get(target, 0.0) for part in PARTS])
+                self._mixture.learn(_context(before), [likelihoods[part] for part in PARTS])
             last = before[-1].item_id
-            places.append(Foreseen(_place(mixed, target, last), _place(known["popularity"], target, last)))
+            popularity = one.parts["popularity"]
+            places.append(Foreseen(_place(mixed, target, last), _place(popularity, number, self._numbers.get(last, -1))))
         return places
 
     def _is_news(self, row: UserRow) -> bool:
@@ -133,50 +149,53 @@ class Ranker:
             self._popularity.learn(target)
         return fresh
 
-    def _ask(self, history: History) -> dict[str, dict[str, float]]:
-        """Return what each memory says, by item id."""
+    def _ask(self, history: History) -> _Asked:
         with self._lock:
             numbers = [self._numbers[entry.item_id] for entry in history if entry.item_id in self._numbers]
             session = [self._numbers[entry.item_id] for entry in _session(history) if entry.item_id in self._numbers]
-            said: dict[str, Scores] = {
+            parts: dict[str, Scores] = {
                 "covisitation": self._covisitation.scores(session),
                 "neighbours": self._neighbours.scores(session),
                 "own_history": self._own.scores(numbers),
                 "popularity": self._popularity.scores(),
             }
-            return {part: {self._names[number]: score for number, score in scores.items()} for part, scores in said.items()}
+            weights = self._mixture.weights(_context(history))
+        mixed: Scores = {}
+        for part, scores in parts.items():
+            weight = weights[part]
+            for number, score in scores.items():
+                mixed[number] = mixed.get(number, 0.0) + weight * score
+        best = nlargest(CANDIDATES, mixed, key=mixed.__getitem__)
+        return _Asked(parts, weights, mixed, {self._names[number]: mixed[number] for number in best})
 
-    def _score(
-        self,
-        histories: Sequence[History],
-        asked: Sequence[dict[str, dict[str, float]]],
-        wanted: Sequence[str] = (),
-        best: int = TRANSFORMER_BEST,
-    ) -> Batch:
-        """Return the Transformer's probabilities of each history's candidates, of the `wanted` items and of its own `best`."""
-        candidates = []
-        for place, (history, parts) in enumerate(zip(histories, asked, strict=True)):
-            foremost = nlargest(CANDIDATES, self._mixed(history, parts).items(), key=lambda pair: pair[1])
-            candidates.append([*(item for item, _ in foremost), *wanted[place : place + 1]])
+    def _score(self, histories: Sequence[History], candidates: Sequence[Sequence[str]], best: int = TRANSFORMER_BEST) -> Batch:
+        """Return the Transformer's probabilities of each history's candidates and of its own best items."""
         return self.scorer.score([[(entry.item_id, entry.kind) for entry in history] for history in histories], candidates, best)
 
-    def _mixed(self, history: History, parts: dict[str, dict[str, float]]) -> dict[str, float]:
-        mixed: dict[str, float] = {}
-        for part, weight in self._mixture.weights(_context(history)).items():
-            for item, score in parts.get(part, {}).items():
-                mixed[item] = mixed.get(item, 0.0) + weight * score
+    def _mixed(self, asked: _Asked, transformer: Mapping[str, float]) -> dict[str, float]:
+        """Add the Transformer's probabilities to the candidates of the memories, and its own best items to them."""
+        weight = asked.weights["transformer"]
+        mixed = dict(asked.candidates)
+        for item, score in transformer.items():
+            known = mixed.get(item)
+            if known is None:
+                known = asked.mixed.get(self._numbers.get(item, -1), 0.0)
+            mixed[item] = known + weight * score
         return mixed
 
-    def _ranking(self, history: History, parts: dict[str, dict[str, float]], k: int) -> list[RankedItem]:
-        mixed = self._mixed(history, parts)
+    def _ranking(self, history: History, asked: _Asked, transformer: Mapping[str, float], k: int) -> list[RankedItem]:
+        mixed = self._mixed(asked, transformer)
         if history:
             mixed.pop(history[-1].item_id, None)
-        weights = self._mixture.weights(_context(history))
-        ranking = []
-        for item, score in nlargest(k, mixed.items(), key=lambda pair: pair[1]):
-            shares = {part: weights[part] * scores.get(item, 0.0) for part, scores in parts.items()}
-            ranking.append(RankedItem(item, score, cast(Part, max(shares, key=shares.__getitem__)), shares))
-        return ranking
+        return [
+            RankedItem(item, mixed[item], self._loudest(item, asked, transformer)) for item in nlargest(k, mixed, key=mixed.__getitem__)
+        ]
+
+    def _loudest(self, item: str, asked: _Asked, transformer: Mapping[str, float]) -> Part:
+        number = self._numbers.get(item, -1)
+        said = {part: asked.weights[part] * scores.get(number, 0.0) for part, scores in asked.parts.items()}
+        said["transformer"] = asked.weights["transformer"] * transformer.get(item, 0.0)
+        return cast(Part, max(said, key=said.__getitem__))
 
     def _number(self, item_id: str) -> int:
         number = self._numbers.get(item_id)
@@ -205,7 +224,7 @@ def _context(history: History) -> int:
     return min(len(session), 5) + (6 if len(history) > len(session) else 0)
 
 
-def _place(scores: dict[str, float], target: str, last: str) -> int | None:
+def _place(scores: Mapping[K, float], target: K, last: K) -> int | None:
     score = scores.get(target, 0.0)
     if score <= 0.0:
         return None

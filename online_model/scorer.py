@@ -112,11 +112,12 @@ def _score(copy: ModelCopy, histories: Sequence[Sequence[Step]], candidates: Seq
     top = logits.topk(min(best, logits.shape[1]), dim=1)
     top_scores = (top.values - normaliser[:, None]).exp().tolist()
     top_rows = (top.indices + 1).tolist()
-    scores = []
-    for place, wanted in enumerate(candidates):
-        known = [(item, copy.rows[item]) for item in wanted if item in copy.rows]
-        places = torch.tensor([row - 1 for _, row in known], dtype=torch.long, device=copy.device)
-        values = (logits[place, places] - normaliser[place]).exp().tolist()
-        by_candidate = {item: value for (item, _), value in zip(known, values, strict=True)}
-        scores.append(Scored({copy.items[row]: score for row, score in zip(top_rows[place], top_scores[place], strict=True)}, by_candidate))
-    return scores
+    known = [[(item, copy.rows[item] - 1) for item in wanted if item in copy.rows] for wanted in candidates]
+    # One look-up for all candidates of all histories: each crossing between Python and torch costs more than its numbers.
+    places = torch.tensor([place for place, items in enumerate(known) for _ in items], dtype=torch.long, device=copy.device)
+    columns = torch.tensor([row for items in known for _, row in items], dtype=torch.long, device=copy.device)
+    flat = iter((logits[places, columns] - normaliser[places]).exp().tolist())
+    return [
+        Scored({copy.items[row]: score for row, score in zip(rows, scores, strict=True)}, {item: next(flat) for item, _ in items})
+        for rows, scores, items in zip(top_rows, top_scores, known, strict=True)
+    ]

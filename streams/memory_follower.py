@@ -33,9 +33,11 @@ class MemoryFollower:
         self.caught_up = threading.Event()
         self.failure: BaseException | None = None
         self._consumer = kafka.consumer(bootstrap, client_id)
-        ends = kafka.assign_all(self._consumer, [USER_FEATURES], kafka.END)
+        # Asked before anything is read: the answer to such a question would wait behind an open fetch for half a second.
+        numbers = kafka.partitions(self._consumer, USER_FEATURES)
+        ends = {number: kafka.watermarks(self._consumer, USER_FEATURES.name, number)[1] for number in numbers}
         starts = kafka.assign_all(self._consumer, [USER_FEATURES])
-        self._behind = {end.partition: end.offset for end, start in zip(ends, starts, strict=True) if end.offset > start.offset}
+        self._behind = {place.partition: ends[place.partition] for place in starts if ends[place.partition] > place.offset}
 
     def start(self) -> None:
         """Begin to follow the rows."""

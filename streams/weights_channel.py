@@ -123,8 +123,10 @@ class WeightsFollower:
 
     def _start(self) -> None:
         """Read the manifests that are there, and take up both topics from the newest snapshot on."""
-        places = kafka.assign_all(self._consumer, [MODEL_UPDATES])
+        # Asked before anything is read: the answer to such a question would wait behind an open fetch for half a second.
         end = kafka.watermarks(self._consumer, MODEL_UPDATES.name, 0)[1]
+        low, high = kafka.watermarks(self._consumer, MODEL_WEIGHTS.name, 0)
+        places = kafka.assign_all(self._consumer, [MODEL_UPDATES])
         known: list[ModelUpdate] = []
         position = places[0].offset
         while position < end:
@@ -144,7 +146,6 @@ class WeightsFollower:
         snapshot = max(snapshots, default=None)
         self._manifests = known[snapshot:] if snapshot is not None else []
         self._behind = len(self._manifests)
-        low, high = kafka.watermarks(self._consumer, MODEL_WEIGHTS.name, 0)
         first = self._manifests[0].payload_offset if self._manifests else high
         self._consumer.assign(
             [TopicPartition(MODEL_UPDATES.name, 0, max(end, position)), TopicPartition(MODEL_WEIGHTS.name, 0, max(low, first))]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from headrace.online_model.gate import judge
+from headrace.online_model.gate import LEAST_EVENTS, judge
 
 EVENTS = 200
 
@@ -51,12 +51,12 @@ def test_weights_that_are_not_finite_fail_whatever_the_losses_say() -> None:
     assert not judge(torch.zeros(0), torch.zeros(0), finite=False).passed
 
 
-@pytest.mark.parametrize("events", [0, 1, 7])
+@pytest.mark.parametrize("events", [0, 1, LEAST_EVENTS - 1])
 def test_too_few_events_say_nothing(events: int) -> None:
     verdict = judge(losses(1, shift=9)[:events], losses(1)[:events], finite=True)
     assert verdict.passed
     assert f"only {events} events" in verdict.reason
 
 
-def test_eight_events_are_enough_to_refuse() -> None:
-    assert not judge(losses(1, shift=9)[:8], losses(1)[:8], finite=True).passed
+def test_the_least_number_of_events_suffices_to_refuse() -> None:
+    assert not judge(losses(1, shift=9)[:LEAST_EVENTS], losses(1)[:LEAST_EVENTS], finite=True).passed

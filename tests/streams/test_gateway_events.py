@@ -1,6 +1,7 @@
 """Reading a body of events and answering it, without a server."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -39,10 +40,10 @@ def test_one_event_and_a_batch_are_read() -> None:
     [
         ({"item_id": ""}, "$.item_id", "''", "length >= 1"),
         ({"item_id": 7}, "$.item_id", "7", "Expected `str`, got `int`"),
-        ({"item_id": "a\nb"}, "$.item_id", r"'a\nb'", "pattern|regex"),
+        ({"item_id": "a\nb"}, "$.item_id", "'a\\nb'", "regex"),
         ({"type": "clikc"}, "$.type", "'clikc'", "'click' or 'purchase'"),
         ({"type": None}, "$.type", "None", "'click' or 'purchase'"),
-        ({"type": ["click"]}, "$.type", r"\['click'\]", "'click' or 'purchase'"),
+        ({"type": ["click"]}, "$.type", "['click']", "'click' or 'purchase'"),
         ({"event_time_ms": "today"}, "$.event_time_ms", "'today'", "Expected `int`"),
         ({"event_time_ms": NOW_MS + 3_600_000}, "$.event_time_ms", str(NOW_MS + 3_600_000), "3600 s in the future"),
         ({"price": -1}, "$.price", "-1", ">= 0"),
@@ -56,16 +57,10 @@ def test_a_refusal_names_field_value_and_what_was_expected(change: dict[str, Any
     _, told = answer(read(CLICK | change), [])
     assert isinstance(told, RefusedEvents)
     [outcome] = told.outcomes
-    assert (outcome.event_id, outcome.status, told.field) == ("c-1", "refused", field)
-    assert told.field == outcome.field
-    assert outcome.value == told.value
-    assert told.value is not None
-    assert told.expected is not None
-    pytest.importorskip("re")
-    import re
-
-    assert re.search(value, told.value)
-    assert re.search(expected, told.expected)
+    assert (outcome.event_id, outcome.status, outcome.field) == ("c-1", "refused", field)
+    assert (told.field, told.value, told.expected) == (outcome.field, outcome.value, outcome.expected)
+    assert value in (told.value or "")
+    assert expected in (told.expected or "")
 
 
 def test_a_missing_field_is_named() -> None:
@@ -124,7 +119,10 @@ JSON = st.recursive(
 )
 
 
-@given(JSON | st.builds(lambda base, change: base | change, st.sampled_from([CLICK, PURCHASE]), st.dictionaries(st.sampled_from([*CLICK]), JSON)))
+@given(
+    JSON
+    | st.builds(lambda base, change: base | change, st.sampled_from([CLICK, PURCHASE]), st.dictionaries(st.sampled_from([*CLICK]), JSON))
+)
 def test_whatever_stands_for_an_event_is_read_or_refused_with_its_field(value: Any) -> None:
     [part] = read({"events": [value]})
     if isinstance(part, Refusal):
@@ -136,7 +134,5 @@ def test_whatever_stands_for_an_event_is_read_or_refused_with_its_field(value: A
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
-    try:
+    with suppress(NotJson, InvalidMessage):
         read_events(body, NOW_MS)
-    except (NotJson, InvalidMessage):
-        pass
