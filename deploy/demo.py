@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from headrace.deploy.answer_check import Asker, check_answers
+from headrace.deploy.asker import Asker
 from headrace.deploy.demo_report import DemoReport, Freshness
 from headrace.deploy.local import Infrastructure, start_infrastructure
 from headrace.deploy.monitor import GROUPS, Monitor, Picture
@@ -18,8 +18,7 @@ from headrace.deploy.settings import Settings
 from headrace.deploy.supervisor import Supervisor
 from headrace.deploy.tally import Tally, difference
 from headrace.features.online_store import OnlineStore, connect
-from headrace.online_model.scorer import Step
-from headrace.schemas import Event
+from headrace.schemas import Event, Step
 from headrace.schemas.topics import RECOMMENDATIONS
 from headrace.streams.kafka import ensure_topics
 from headrace.streams.readers import count_events, open_events
@@ -156,6 +155,7 @@ class Demo:
 
     def _tick(self) -> None:
         due = time.monotonic() + LOOK_EVERY_S
+        self._note_first_list()
         picture = self.monitor.look(self.replay.acknowledged)
         picture.total = self.total
         steps = dict(self.replay.recent()).get(picture.newest.shopper_id, ()) if picture.newest else ()
@@ -163,9 +163,12 @@ class Demo:
         while time.monotonic() < due:
             self.supervisor.tend()
             self._kill_on_time()
-            if self._first_list_s is None and self.monitor.since_start(RECOMMENDATIONS):
-                self._first_list_s = time.monotonic() - self._begun_s
+            self._note_first_list()
             time.sleep(0.05)
+
+    def _note_first_list(self) -> None:
+        if self._first_list_s is None and self.monitor.since_start(RECOMMENDATIONS):
+            self._first_list_s = time.monotonic() - self._begun_s
 
     def _kill_on_time(self) -> None:
         seconds = time.monotonic() - self.monitor.started_s
@@ -185,6 +188,8 @@ class Demo:
         self._tick()
 
     def _report(self, before: Tally, version: int, seconds: float) -> DemoReport:
+        # These bring torch, which would hold up the start by seconds.
+        from headrace.deploy.answer_check import check_answers
         from headrace.streams.live_scorer import choose_device
 
         self.watcher.say("counting the rows, and making a sample of answers again")

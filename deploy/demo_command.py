@@ -16,7 +16,7 @@ from headrace.deploy.demo_view import draw, in_words, line
 from headrace.deploy.monitor import Picture
 from headrace.deploy.parts import PARTS
 from headrace.deploy.settings import Settings
-from headrace.online_model.scorer import Step
+from headrace.schemas import Step
 
 WORDS_EVERY = 5
 

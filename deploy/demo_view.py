@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace.deploy.monitor import Picture
-from headrace.online_model.scorer import Step
+from headrace.schemas import Step
 
 WHY = {
     "covisitation": "often goes with what was just seen",

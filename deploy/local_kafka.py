@@ -10,8 +10,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException, Producer
 
 from headrace.deploy.java import find_java
 from headrace.deploy.kafka_jars import KAFKA_VERSION, cache_folder, kafka_jars
@@ -87,9 +86,10 @@ class LocalKafka:
             return False
         quiet = logging.getLogger("headrace.kafka.start")
         quiet.propagate = False
-        admin = AdminClient({"bootstrap.servers": self.bootstrap, "logger": quiet})
+        # The first idempotent producer of a broker's life waits a second for its id; this one waits in the place of a useful one.
+        probe = Producer({"bootstrap.servers": self.bootstrap, "enable.idempotence": True, "logger": quiet})
         try:
-            return bool(admin.list_topics(timeout=2.0).brokers)
+            return bool(probe.list_topics(timeout=2.0).brokers)
         except KafkaException:
             return False
 

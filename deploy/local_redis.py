@@ -8,7 +8,7 @@ from pathlib import Path
 
 import redis
 
-from headrace.deploy.processes import ChildProcess, NotReady, accepts, free_port, is_free
+from headrace.deploy.processes import ChildProcess, accepts, free_port, is_free
 
 START_TIMEOUT_S = 30.0
 

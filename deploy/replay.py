@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from headrace.deploy.tally import Tally
 from headrace.features.user_row import entries_of
-from headrace.online_model.scorer import Step
-from headrace.schemas import Event, InvalidMessage, shopper_id
+from headrace.schemas import Event, InvalidMessage, Step, shopper_id
 from headrace.streams.publisher import EventPublisher
 from headrace.streams.replay_rate import Pace
 

@@ -16,9 +16,10 @@ from torch.nn import functional
 
 from headrace.online_model.gate import Verdict, judge
 from headrace.online_model.lazy_adam import Adam, LazyAdam
-from headrace.online_model.scorer import KIND_ROWS, Step
+from headrace.online_model.scorer import KIND_ROWS
 from headrace.online_model.transformer import UNKNOWN, pad
 from headrace.online_model.weights import ITEM_TABLE, ModelCopy, delta_payload, dense_names
+from headrace.schemas import Step
 
 NEVER = -1e9
 

@@ -187,15 +187,18 @@ class Ranker:
         mixed = self._mixed(asked, transformer)
         if history:
             mixed.pop(history[-1].item_id, None)
-        return [
-            RankedItem(item, mixed[item], self._loudest(item, asked, transformer)) for item in nlargest(k, mixed, key=mixed.__getitem__)
-        ]
+        ranking = []
+        for item in nlargest(k, mixed, key=mixed.__getitem__):
+            shares = self._shares(item, asked, transformer)
+            ranking.append(RankedItem(item, mixed[item], cast(Part, max(shares, key=shares.__getitem__)), shares))
+        return ranking
 
-    def _loudest(self, item: str, asked: _Asked, transformer: Mapping[str, float]) -> Part:
+    def _shares(self, item: str, asked: _Asked, transformer: Mapping[str, float]) -> dict[str, float]:
+        """Return what each part gives to the item's score."""
         number = self._numbers.get(item, -1)
-        said = {part: asked.weights[part] * scores.get(number, 0.0) for part, scores in asked.parts.items()}
-        said["transformer"] = asked.weights["transformer"] * transformer.get(item, 0.0)
-        return cast(Part, max(said, key=said.__getitem__))
+        shares = {part: asked.weights[part] * scores.get(number, 0.0) for part, scores in asked.parts.items()}
+        shares["transformer"] = asked.weights["transformer"] * transformer.get(item, 0.0)
+        return shares
 
     def _number(self, item_id: str) -> int:
         number = self._numbers.get(item_id)

@@ -14,10 +14,9 @@ import torch
 
 from headrace.online_model.transformer import UNKNOWN, TransformerShape, last_vectors, pad
 from headrace.online_model.weights import ModelCopy
-from headrace.schemas.model_updates import ModelUpdate
+from headrace.schemas import ModelUpdate, Step
 
 KIND_ROWS = {"view": 0, "cart": 1, "purchase": 2}
-Step = tuple[str, str]
 
 
 @dataclass(frozen=True)

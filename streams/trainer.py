@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from headrace.features.online_store import FEATURE_SERVICE, OnlineStore
 from headrace.online_model.drift import LossDrift, Shift
 from headrace.online_model.fine_tuning import FineTuner, Round
-from headrace.online_model.scorer import Step
 from headrace.online_model.weights import NO_WEIGHTS, ModelCopy, chained_sha256, snapshot_payload
-from headrace.schemas import DriftAlert, ModelUpdate, UserRow, encode
+from headrace.schemas import DriftAlert, ModelUpdate, Step, UserRow, encode
 from headrace.schemas.model_updates import Trigger
 from headrace.schemas.topics import DRIFT_ALERTS
 from headrace.schemas.wire import headers, now_ms

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from headrace.online_model.scorer import Step
+from headrace.schemas import Step
 from headrace.schemas.model_updates import Trigger
 
 

@@ -8,9 +8,9 @@ import torch
 from links import Chain, frozen, manifest, same
 
 from headrace.online_model.fine_tuning import FineTuner, Round, TuningPlan
-from headrace.online_model.gate import LEAST_EVENTS
-from headrace.online_model.scorer import Step
+from headrace.online_model.gate import ENOUGH_EVENTS
 from headrace.online_model.weights import FIRST_CAPACITY, SHAPE, ModelCopy
+from headrace.schemas import Step
 
 PLAN = TuningPlan(steps=2, batch=32, negatives=32, replay=500, recent=500, held_back=64)
 PAIRS = 10
@@ -119,7 +119,7 @@ def test_a_candidate_with_a_nan_is_refused_and_learning_goes_on_from_the_live_we
 
 
 def test_a_candidate_that_is_finite_and_ruined_does_not_get_past_the_gate(shop: Shop) -> None:
-    while len(shop.tuner._held_back) < LEAST_EVENTS:
+    while len(shop.tuner._held_back) < ENOUGH_EVENTS:
         shop.round(shop.pairs())
     before = frozen(shop.tuner.live)
     with torch.no_grad():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from headrace.online_model.gate import LEAST_EVENTS, judge
+from headrace.online_model.gate import ENOUGH_EVENTS, FEWEST_EVENTS, judge
 
 EVENTS = 200
 
@@ -51,12 +51,19 @@ def test_weights_that_are_not_finite_fail_whatever_the_losses_say() -> None:
     assert not judge(torch.zeros(0), torch.zeros(0), finite=False).passed
 
 
-@pytest.mark.parametrize("events", [0, 1, LEAST_EVENTS - 1])
+@pytest.mark.parametrize("events", [0, 1, FEWEST_EVENTS - 1])
 def test_too_few_events_say_nothing(events: int) -> None:
     verdict = judge(losses(1, shift=9)[:events], losses(1)[:events], finite=True)
     assert verdict.passed
     assert f"only {events} events" in verdict.reason
 
 
-def test_the_least_number_of_events_suffices_to_refuse() -> None:
-    assert not judge(losses(1, shift=9)[:LEAST_EVENTS], losses(1)[:LEAST_EVENTS], finite=True).passed
+@pytest.mark.parametrize("events", [FEWEST_EVENTS, ENOUGH_EVENTS - 1, ENOUGH_EVENTS])
+def test_few_events_suffice_to_refuse_what_is_far_worse(events: int) -> None:
+    assert not judge(losses(1, shift=9)[:events], losses(2)[:events], finite=True).passed
+
+
+def test_few_events_do_not_suffice_to_refuse_what_is_a_little_worse() -> None:
+    candidate, live = losses(1, shift=0.5), losses(2)
+    assert judge(candidate[: ENOUGH_EVENTS - 1], live[: ENOUGH_EVENTS - 1], finite=True).passed
+    assert not judge(candidate, live, finite=True).passed

@@ -29,8 +29,10 @@ from headrace.online_model.weights import ModelCopy
 from headrace.schemas import Click, HistoryEntry, Purchase, UserRow, encode, wire
 from headrace.schemas.topics import CLICKS, PURCHASES, USER_FEATURES, Topic
 from headrace.streams import kafka as kafka_client
-from headrace.streams.gateway import create_app
+from headrace.streams.broker import BrokerUnreachable
+from headrace.streams.gateway import create_app, run_gateway
 from headrace.streams.gateway_parts import GatewayParts
+from headrace.streams.publisher import EventPublisher, UndeliveredEvents
 
 NOW_MS = wire.now_ms()
 CLICK = {"type": "click", "event_id": "c-1", "event_time_ms": NOW_MS, "item_id": "lamp", "user_id": "ada"}
@@ -156,9 +158,8 @@ def test_of_a_mixed_batch_the_good_events_arrive_in_order_and_the_bad_are_named(
         "expected": "Expected `str` of length >= 1",
     }
     assert told["outcomes"][151]["event_id"] is None
-    assert [wire.decode(Click, record.value()).event_id for record in records(kafka, CLICKS, 300)] == [
-        f"c-{number}" for number in range(300)
-    ]
+    arrived = [wire.decode(Click, record.value()).event_id for record in records(kafka, CLICKS, 300)]
+    assert arrived == [f"c-{number}" for number in range(300)]
     records(kafka, PURCHASES, 1)
 
 
@@ -176,7 +177,7 @@ def test_garbage_of_each_kind_is_answered_with_what_is_wrong_and_never_by_a_serv
             assert answer.status_code == 400, (route, body[:20], answer.text)
             assert "the body is not JSON" in answer.json()["message"]
         for value in ([], 3, None, "x", {"mood": 1}):
-            answer = client.post(route, json=value)
+            answer = client.post(route, content=json.dumps(value))
             assert answer.status_code == 422, (route, value, answer.text)
             assert answer.json()["field"].startswith("$")
     assert client.get("/v1/events").status_code == 405
@@ -229,14 +230,10 @@ def test_recommendations_come_from_the_history_in_the_online_store(client: httpx
     assert {entry["part"] for entry in stranger["items"]} == {"popularity"}
 
 
-@pytest.mark.parametrize("k", ["0", "101", "-1", "x", "1.5", ""])
-def test_a_list_length_out_of_its_limits_is_refused_by_name_and_value(client: httpx.Client, k: str) -> None:
-    answer = client.get(f"/v1/recommendations/ada?k={k}")
-    assert answer.status_code == 422
-    assert (answer.json()["field"], answer.json()["value"]) == ("k", repr(k))
-
-
-def test_other_limits_are_told_as_well(client: httpx.Client) -> None:
+def test_limits_are_told_by_name_and_value(client: httpx.Client) -> None:
+    for k in ("0", "101", "-1", "x", "1.5", ""):
+        answer = client.get(f"/v1/recommendations/ada?k={k}")
+        assert (answer.status_code, answer.json()["field"], answer.json()["value"]) == (422, "k", repr(k))
     assert client.get(f"/v1/recommendations/{'x' * 137}").json()["field"] == "user_id"
     assert client.get("/v1/recommendations/").status_code == 422
     assert client.get("/v1/recommendations/ada?session=perhaps").json()["field"] == "session"
@@ -246,6 +243,7 @@ def test_other_limits_are_told_as_well(client: httpx.Client) -> None:
         ({"history": "lamp"}, "$.history"),
         ({"history": [{"item_id": "a", "kind": "look"}]}, "$.history[0].kind"),
         ({"history": [{"item_id": "a"}, {"item_id": ""}]}, "$.history[...].item_id"),
+        ({"history": [], "explain": 1}, "$.explain"),
         ({"history": [{"item_id": "a", "time_ms": -1}]}, "$.history[0].time_ms"),
         ({}, "$"),
     ):
@@ -359,16 +357,25 @@ def test_without_redis_shoppers_get_a_503_soon_and_predictions_go_on(kafka: str)
         assert client.post("/v1/predict", json={"history": []}).status_code == 200
 
 
-def test_events_that_the_broker_does_not_acknowledge_are_a_503_that_names_them(client: httpx.Client, app: FastAPI) -> None:
+def test_events_that_find_no_room_or_no_answer_are_a_503_that_names_them(client: httpx.Client, app: FastAPI) -> None:
     parts: GatewayParts = app.state.parts
     parts.publisher.close()
-    closed = client.post("/v1/events", json=CLICK)
-    assert (closed.status_code, closed.headers["retry-after"]) == (503, "1")
+    # Nobody listens at port 1: what goes into the buffer of two stays there.
+    parts.publisher = EventPublisher("127.0.0.1:1", max_buffered=2, **{"delivery.timeout.ms": 300})
+    refused = CLICK | {"event_id": "bad", "item_id": ""}
+    answer = client.post("/v1/events", json={"events": [*[CLICK | {"event_id": f"c-{number}"} for number in range(3)], refused]})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert [outcome["status"] for outcome in answer.json()["outcomes"]] == ["failed", "failed", "buffer_full", "refused"]
+    assert (answer.json()["accepted"], answer.json()["refused"], answer.json()["undelivered"]) == (0, 1, 3)
+    with pytest.raises(UndeliveredEvents):
+        parts.publisher.close(0.0)
+    assert client.post("/v1/events", json=CLICK).status_code == 503, "a gateway that is closing takes no more"
 
 
 def test_the_openapi_document_describes_the_answers_that_are_given(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
+    assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {"/v1/events", "/v1/recommendations/{user_id}", "/v1/predict", "/healthz", "/readyz"}
     named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert named <= set(schemas)
@@ -420,13 +427,12 @@ def test_sigterm_ends_the_process_in_good_order(kafka: str, clean_redis: str) ->
 
 
 @pytest.mark.usefixtures("fresh_topics")
-def test_an_address_that_is_taken_is_told_in_plain_words(kafka: str, clean_redis: str) -> None:
-    from headrace.streams.gateway import run_gateway
-
+def test_an_address_that_is_taken_is_told_in_plain_words(kafka: str, clean_redis: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.streams.gateway.stop_on_signals", threading.Event)
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="HEADRACE_GATEWAY_PORT"):
-        before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-        try:
-            run_gateway(kafka, clean_redis, "cpu", "127.0.0.1", taken.getsockname()[1])
-        finally:
-            signal.signal(signal.SIGTERM, before[0])
-            signal.signal(signal.SIGINT, before[1])
+        run_gateway(kafka, clean_redis, "cpu", "127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_broker_that_is_not_there_is_told_in_plain_words(clean_redis: str) -> None:
+    with pytest.raises(BrokerUnreachable, match="no Kafka broker answered at 127.0.0.1:1 "):
+        run_gateway("127.0.0.1:1", clean_redis, "cpu", "127.0.0.1", 0)

@@ -119,10 +119,12 @@ JSON = st.recursive(
 )
 
 
-@given(
-    JSON
-    | st.builds(lambda base, change: base | change, st.sampled_from([CLICK, PURCHASE]), st.dictionaries(st.sampled_from([*CLICK]), JSON))
+CHANGED = st.builds(
+    lambda base, change: base | change, st.sampled_from([CLICK, PURCHASE]), st.dictionaries(st.sampled_from([*CLICK]), JSON)
 )
+
+
+@given(JSON | CHANGED)
 def test_whatever_stands_for_an_event_is_read_or_refused_with_its_field(value: Any) -> None:
     [part] = read({"events": [value]})
     if isinstance(part, Refusal):

@@ -1,0 +1,70 @@
+"""Asking the gateway again and again while everything else goes on, and keeping the answers."""
+
+import http.client
+import json
+import random
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from headrace.schemas import Step
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the Transformer said of a history, and the weights that it named."""
+
+    history: tuple[Step, ...]
+    probabilities: dict[str, float]
+    version: int
+    sha256: str
+
+
+class Asker:
+    """Asks the gateway `POST /v1/predict` again and again, and keeps the answers."""
+
+    def __init__(self, port: int, histories: Callable[[], Sequence[Sequence[Step]]], every_s: float = 0.1) -> None:
+        self.answers: list[Answer] = []
+        self.failed = 0
+        self._port = port
+        self._histories = histories
+        self._every_s = every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="asker", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop asking."""
+        self._stop.set()
+        self._thread.join(timeout=10.0)
+
+    def _run(self) -> None:
+        draw = random.Random(1)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5.0)
+        while not self._stop.wait(self._every_s):
+            known = self._histories()
+            if not known:
+                continue
+            try:
+                answer = ask(connection, tuple(draw.choice(known)))
+                if answer.probabilities:
+                    self.answers.append(answer)
+            except (OSError, http.client.HTTPException, ValueError):
+                self.failed += 1
+                connection.close()
+
+
+def ask(connection: http.client.HTTPConnection, history: tuple[Step, ...]) -> Answer:
+    """Ask for one history. Raises OSError, HTTPException, or ValueError for an answer that is no answer."""
+    body = json.dumps({"history": [{"item_id": item, "kind": kind} for item, kind in history], "k": 20})
+    connection.request("POST", "/v1/predict", body, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    raw = response.read()
+    if response.status != 200:
+        raise ValueError(f"/v1/predict answered {response.status}: {raw[:200]!r}")
+    told = json.loads(raw)
+    probabilities = {entry["item_id"]: entry["probability"] for entry in told["transformer"]}
+    return Answer(history, probabilities, told["model_version"], told["weights_sha256"])
