@@ -12,7 +12,7 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException, Producer
 
-from headrace.deploy.java import find_java
+from headrace.deploy.java import ClassArchive, find_java
 from headrace.deploy.kafka_jars import KAFKA_VERSION, cache_folder, kafka_jars
 from headrace.deploy.processes import ChildProcess, NotReady, accepts, free_port, is_free
 from headrace.streams.kafka import LARGEST_MESSAGE
@@ -39,7 +39,10 @@ class LocalKafka:
     def __init__(self, folder: Path, log: Path, say: Callable[[str], None] = print) -> None:
         self._folder = folder.absolute()
         self._log = log
-        self._java = [str(find_java()), *JVM_FLAGS, *LOG_FLAGS, "-cp", ":".join(str(jar) for jar in kafka_jars(say))]
+        java = find_java()
+        jars = ":".join(str(jar) for jar in kafka_jars(say))
+        self._archive = ClassArchive(java, jars, cache_folder())
+        self._java = [str(java.executable), *JVM_FLAGS, *LOG_FLAGS, "-cp", jars]
         self._logs = self._folder / "logs"
         if not (self._logs / "meta.properties").exists():
             _copy_formatted(self._java, self._logs)
@@ -70,15 +73,16 @@ class LocalKafka:
                 self._spawn(free_port())
         (self._folder / "port").write_text(str(self._port))
 
-    def stop(self, timeout_s: float = 15.0) -> None:
+    def stop(self, timeout_s: float = 20.0) -> None:
         """Let it close its files and end."""
-        self._process.stop(timeout_s)
+        if self._process.stop(timeout_s):
+            self._archive.keep()
 
     def _spawn(self, port: int) -> None:
         self._port = port
         properties = self._folder / "server.properties"
         properties.write_text(server_properties(port, free_port(), self._logs))
-        self._process = ChildProcess([*self._java, "kafka.Kafka", str(properties)], self._log, folder=self._folder)
+        self._process = ChildProcess([*self._java, self._archive.flag, "kafka.Kafka", str(properties)], self._log, folder=self._folder)
 
     def _answers(self) -> bool:
         # A client that is refused waits longer and longer before it tries again, so it is not asked before the port is open.

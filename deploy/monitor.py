@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 
 from headrace.deploy.scrape import Readings, scrape
 from headrace.deploy.supervisor import Supervisor
@@ -76,9 +76,11 @@ class Monitor:
         self.picture = Picture()
         self._supervisor = supervisor
         self._groups = {part: kafka.consumer(bootstrap, "headrace-monitor", group=group) for part, (group, _) in GROUPS.items()}
+        self._ends = kafka.consumer(bootstrap, "headrace-monitor-ends")
+        # A question would wait behind this one's open fetches.
         self._tail = kafka.consumer(bootstrap, "headrace-monitor-tail")
         self._places = {
-            topic.name: [TopicPartition(topic.name, number) for number in kafka.partitions(self._tail, topic)]
+            topic.name: [TopicPartition(topic.name, number) for number in kafka.partitions(self._ends, topic)]
             for topic in (CLICKS, PURCHASES, ITEM_CHANGES, USER_FEATURES, RECOMMENDATIONS, DEAD_LETTERS, DRIFT_ALERTS)
         }
         self._begun = {topic.name: self.written(topic) for topic in (RECOMMENDATIONS, DEAD_LETTERS, DRIFT_ALERTS)}
@@ -139,16 +141,17 @@ class Monitor:
 
     def written(self, topic: Topic) -> int:
         """Return how many records were ever written to a topic."""
-        return sum(self._end(self._tail, place)[1] for place in self._places[topic.name])
+        return sum(self._end(place)[1] for place in self._places[topic.name])
 
     def newest_list(self) -> Recommendation | None:
         """Return the newest recommendation of the partition that is the furthest ahead; None where there is none."""
-        ends = [(self._end(self._tail, place), place) for place in self._places[RECOMMENDATIONS.name]]
+        ends = [(self._end(place), place) for place in self._places[RECOMMENDATIONS.name]]
         (low, high), place = max(ends, key=lambda end: end[0][1])
         if high <= low:
             return None
         self._tail.assign([TopicPartition(place.topic, place.partition, high - 1)])
         record = self._tail.poll(0.5)
+        self._tail.unassign()
         if record is None or record.error() is not None:
             return None
         try:
@@ -158,16 +161,15 @@ class Monitor:
 
     def close(self) -> None:
         """Close the connections."""
-        for client in (*self._groups.values(), self._tail):
+        for client in (*self._groups.values(), self._ends, self._tail):
             client.close()
 
     def _freshness(self, kind: str) -> dict[str, float | None]:
         found = {name: self.readings.quantile(FRESHNESS[kind], share) for name, share in (("p50", 0.5), ("p99", 0.99))}
         return {name: None if seconds is None else round(1000 * seconds, 1) for name, seconds in found.items()}
 
-    @staticmethod
-    def _end(client: Consumer, place: TopicPartition) -> tuple[int, int]:
-        return kafka.watermarks(client, place.topic, place.partition, TIMEOUT_S)
+    def _end(self, place: TopicPartition) -> tuple[int, int]:
+        return kafka.watermarks(self._ends, place.topic, place.partition, TIMEOUT_S)
 
 
 def hit_rate(moments: Sequence[Moment], share: float = 1 / 3) -> HitRate:

@@ -47,8 +47,8 @@ class ChildProcess:
         """Return None while it runs, then its exit status: the code, or the negative number of the signal."""
         return self._process.poll()
 
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """Ask it to end, and end its whole group where it does not in time."""
+    def stop(self, timeout_s: float = 10.0) -> bool:
+        """Ask it to end, and end its whole group where it does not in time. Return whether it ended by itself or when asked to."""
         if self.poll() is None:
             self._process.terminate()
             try:
@@ -56,6 +56,7 @@ class ChildProcess:
             except subprocess.TimeoutExpired:
                 os.killpg(self.pid, signal.SIGKILL)
                 self._process.wait()
+        return self.poll() != -signal.SIGKILL
 
     def wait_until(self, is_ready: Callable[[], bool], name: str, timeout_s: float) -> None:
         """Wait until `is_ready` says so. Raises NotReady, with the end of the log, where the process ends or time runs out."""

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Generic, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 COMPONENT = "feature-worker"
 LARGEST_BATCH = 500
+PATIENCE_MS = 5
+ITEM_LINGER_MS = 50
 COMMIT_EVERY_S = 0.5
 ROWS_KEPT = 200_000
 
@@ -54,8 +56,10 @@ class FeatureWorker:
     """Consumes as a member of the group `feature-worker`; any number of workers share the partitions."""
 
     def __init__(self, bootstrap: str, store: OnlineStore, clock: Callable[[], int] = now_ms) -> None:
-        self._consumer = kafka.consumer(bootstrap, COMPONENT, group=COMPONENT)
+        self._consumer = kafka.consumer(bootstrap, COMPONENT, group=COMPONENT, patience_ms=PATIENCE_MS)
         self._producer = kafka.producer(bootstrap, COMPONENT)
+        # Nobody waits for item rows, so these gather for longer, into fewer requests.
+        self._item_producer = kafka.producer(bootstrap, f"{COMPONENT}-items", **{"linger.ms": ITEM_LINGER_MS})
         self._dead_letters = DeadLetters(self._producer, COMPONENT)
         self._store = store
         self._clock = clock
@@ -83,6 +87,7 @@ class FeatureWorker:
         if records:
             self._take_in(records)
         self._producer.poll(0)
+        self._item_producer.poll(0)
         if time.monotonic() - self._committed_at > COMMIT_EVERY_S:
             self.commit()
         return len(records)
@@ -92,7 +97,7 @@ class FeatureWorker:
         self._committed_at = time.monotonic()
         if not self._done:
             return
-        if self._producer.flush(30.0):
+        if self._producer.flush(30.0) or self._item_producer.flush(30.0):
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "rows are not acknowledged after 30 s; their offsets stay uncommitted"))
         self._dead_letters.confirm()
         self._consumer.commit(offsets=[TopicPartition(*place, offset + 1) for place, offset in self._done.items()], asynchronous=False)
@@ -156,21 +161,21 @@ class FeatureWorker:
     def _send(self, events: Sequence[tuple[Message, Place, Event]], users: Iterable[UserRow], items: Iterable[ItemRow]) -> None:
         traces = {shopper_id(event): record for record, _, event in events}
         for user in users:
-            self._produce(USER_FEATURES, user.shopper_id, user, traces[user.shopper_id])
+            self._produce(self._producer, USER_FEATURES, user.shopper_id, user, traces[user.shopper_id])
         for record, place, event in events:
             for change in changes_of(event, place):
-                self._produce(ITEM_CHANGES, change.item_id, change, record)
+                self._produce(self._item_producer, ITEM_CHANGES, change.item_id, change, record)
         for item in items:
-            self._produce(ITEM_FEATURES, item.item_id, item, None)
+            self._produce(self._item_producer, ITEM_FEATURES, item.item_id, item, None)
 
-    def _produce(self, topic: Topic, key: str, message: Struct, cause: Message | None) -> None:
+    def _produce(self, producer: Producer, topic: Topic, key: str, message: Struct, cause: Message | None) -> None:
         attributes = [("traceparent", value) for name, value in _headers(cause) if name == "traceparent"]
         while True:
             try:
-                self._producer.produce(topic.name, encode(message), key, headers=attributes, on_delivery=kafka.must_arrive)
+                producer.produce(topic.name, encode(message), key, headers=attributes, on_delivery=kafka.must_arrive)
                 return
             except BufferError:
-                self._producer.poll(0.05)
+                producer.poll(0.05)
 
     def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         # Another worker may have written these rows since they were last ours.

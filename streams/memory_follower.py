@@ -15,6 +15,7 @@ from headrace.streams import kafka, metrics
 log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 200
+PATIENCE_MS = 50
 
 
 class MemoryFollower:
@@ -32,7 +33,7 @@ class MemoryFollower:
         self._thread = threading.Thread(target=self._follow, name="memories", daemon=True)
         self.caught_up = threading.Event()
         self.failure: BaseException | None = None
-        self._consumer = kafka.consumer(bootstrap, client_id)
+        self._consumer = kafka.consumer(bootstrap, client_id, patience_ms=PATIENCE_MS)
         # Asked before anything is read: the answer to such a question would wait behind an open fetch for half a second.
         numbers = kafka.partitions(self._consumer, USER_FEATURES)
         ends = {number: kafka.watermarks(self._consumer, USER_FEATURES.name, number)[1] for number in numbers}

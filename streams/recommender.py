@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 COMPONENT = "recommender"
 LIST_LENGTH = 20
 LARGEST_BATCH = 500
+PATIENCE_MS = 5
 SCORED_AT_ONCE = 64
 TESTED_PER_BATCH = 16
 COMMIT_EVERY_S = 0.5
@@ -45,7 +46,7 @@ class Recommender:
         self._producer = kafka.producer(bootstrap, COMPONENT)
         self._dead_letters = DeadLetters(self._producer, COMPONENT)
         self._random = random.Random(1)
-        self._rows = kafka.consumer(bootstrap, f"{COMPONENT}-memory")
+        self._rows = kafka.consumer(bootstrap, f"{COMPONENT}-memory", patience_ms=PATIENCE_MS)
         self._ends = {place.partition: place.offset for place in kafka.assign_all(self._rows, [USER_FEATURES], kafka.END)}
         self._next = {place.partition: place.offset for place in kafka.assign_all(self._rows, [USER_FEATURES])}
         # The first offset of each partition of ours that has not been answered yet.

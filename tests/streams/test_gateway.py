@@ -29,7 +29,6 @@ from headrace.online_model.weights import ModelCopy
 from headrace.schemas import Click, HistoryEntry, Purchase, UserRow, encode, wire
 from headrace.schemas.topics import CLICKS, PURCHASES, USER_FEATURES, Topic
 from headrace.streams import kafka as kafka_client
-from headrace.streams.broker import BrokerUnreachable
 from headrace.streams.gateway import create_app, run_gateway
 from headrace.streams.gateway_parts import GatewayParts
 from headrace.streams.publisher import EventPublisher, UndeliveredEvents
@@ -431,8 +430,3 @@ def test_an_address_that_is_taken_is_told_in_plain_words(kafka: str, clean_redis
     monkeypatch.setattr("headrace.streams.gateway.stop_on_signals", threading.Event)
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="HEADRACE_GATEWAY_PORT"):
         run_gateway(kafka, clean_redis, "cpu", "127.0.0.1", taken.getsockname()[1])
-
-
-def test_a_broker_that_is_not_there_is_told_in_plain_words(clean_redis: str) -> None:
-    with pytest.raises(BrokerUnreachable, match="no Kafka broker answered at 127.0.0.1:1 "):
-        run_gateway("127.0.0.1:1", clean_redis, "cpu", "127.0.0.1", 0)
