@@ -51,7 +51,7 @@ def kafka_jars(say: Say, cache: Path | None = None, lock: Path = LOCK, fetch: Fe
     with _locked(folder):
         if not _is_whole(folder, wanted):
             say(f"fetching Apache Kafka {KAFKA_VERSION} (about 110 MB, once)")
-            _fill(folder, wanted, fetch or _fetcher())
+            _fill(folder, wanted, fetch or fetch_jars)
     return [folder / file_name(coordinate) for coordinate in wanted]
 
 
@@ -105,12 +105,22 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fetcher() -> Fetch:
-    chosen = os.environ.get("HEADRACE_MAVEN", "mvn" if shutil.which("mvn") else "jgo")
-    fetchers = {"mvn": fetch_with_mvn, "jgo": fetch_with_jgo}
-    if chosen not in fetchers:
+def fetch_jars(coordinates: Sequence[str], folder: Path) -> None:
+    """Fetch jars with mvn where it is on PATH, with jgo where not or where mvn fails. Raises KafkaJarsUnavailable.
+
+    HEADRACE_MAVEN forces one of the two.
+    """
+    fetchers: dict[str, Fetch] = {"mvn": fetch_with_mvn, "jgo": fetch_with_jgo}
+    chosen = os.environ.get("HEADRACE_MAVEN", "").strip()
+    if chosen not in ("", *fetchers):
         raise KafkaJarsError(f"HEADRACE_MAVEN: mvn or jgo was expected; the value is {chosen!r}")
-    return fetchers[chosen]
+    reasons = []
+    for name in [chosen] if chosen else ["mvn", "jgo"] if shutil.which("mvn") else ["jgo"]:
+        try:
+            return fetchers[name](coordinates, folder)
+        except KafkaJarsUnavailable as error:
+            reasons.append(str(error))
+    raise KafkaJarsUnavailable("; ".join(reasons))
 
 
 def fetch_with_mvn(coordinates: Sequence[str], folder: Path) -> None:
@@ -150,7 +160,7 @@ def fetch_with_jgo(coordinates: Sequence[str], folder: Path) -> None:
 def _locked(folder: Path) -> Iterator[None]:
     """Let one process at a time look after the cache."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as file:
+    with folder.with_name(f"{folder.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

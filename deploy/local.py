@@ -51,34 +51,62 @@ def start_infrastructure(
     demands it. Raises DataInUse, NotReady, BrokerUnreachable, RedisUnreachable, KafkaJarsError, RedisMissing, SettingsError.
     """
     with ExitStack() as started:
-        if kafka is None or redis_url is None:
-            logs = home / "logs"
-            logs.mkdir(parents=True, exist_ok=True)
+        if not (kafka and redis_url):
+            (home / "logs").mkdir(parents=True, exist_ok=True)
             started.enter_context(_only_user_of(home))
         # Kafka takes seconds to start and Redis none: Kafka is started first and waited for last.
-        broker = None if kafka is not None else _start_broker(home, wipe, say)
-        if broker is not None:
-            started.callback(broker.stop)
-        store = None
-        if redis_url is None:
-            if wipe:
-                _remove(home / "redis")
-            store = LocalRedis(home / "redis", logs / "redis.log")
-            started.callback(store.stop)
-            store.wait_until_ready()
-        else:
-            _require_redis(redis_url)
-        if broker is not None:
-            broker.wait_until_ready()
-        else:
-            require_broker(str(kafka))
-        return Infrastructure(
-            bootstrap=str(kafka) if broker is None else broker.bootstrap,
-            redis_url=str(redis_url) if store is None else store.url,
-            broker=f"given: {kafka}" if broker is None else broker.version,
-            redis=f"given: {masked(str(redis_url))}" if store is None else store.version,
-            stop=started.pop_all().close,
-        )
+        broker = GivenBroker(kafka) if kafka else _start_broker(home, wipe, say)
+        started.callback(broker.stop)
+        # The rows carry offsets, and those of a mock broker begin anew each time.
+        store = GivenRedis(redis_url) if redis_url else _start_redis(home, wipe or isinstance(broker, MockBroker))
+        started.callback(store.stop)
+        store.wait_until_ready()
+        broker.wait_until_ready()
+        return Infrastructure(broker.bootstrap, store.url, broker.version, store.version, started.pop_all().close)
+
+
+@dataclass
+class GivenBroker:
+    """A broker that somebody else runs."""
+
+    bootstrap: str
+
+    @property
+    def version(self) -> str:
+        """Its address, as all that is known of it."""
+        return f"given: {self.bootstrap}"
+
+    def wait_until_ready(self) -> None:
+        """Raise BrokerUnreachable where it does not answer."""
+        require_broker(self.bootstrap)
+
+    def stop(self) -> None:
+        """Leave it running."""
+
+
+@dataclass
+class GivenRedis:
+    """A Redis that somebody else runs."""
+
+    url: str
+
+    @property
+    def version(self) -> str:
+        """Its address without the password, as all that is known of it."""
+        return f"given: {masked(self.url)}"
+
+    def wait_until_ready(self) -> None:
+        """Raise RedisUnreachable where it does not answer."""
+        try:
+            with redis.Redis.from_url(self.url, socket_connect_timeout=5.0, socket_timeout=5.0) as client:
+                client.ping()
+        except (redis.exceptions.RedisError, ValueError, OSError) as error:
+            raise RedisUnreachable(
+                f"no Redis answered at {masked(self.url)} ({error}); start it, or set HEADRACE_REDIS to its address"
+            ) from None
+
+    def stop(self) -> None:
+        """Leave it running."""
 
 
 def _start_broker(home: Path, wipe: bool, say: Say) -> LocalKafka | MockBroker:
@@ -98,16 +126,14 @@ def _start_broker(home: Path, wipe: bool, say: Say) -> LocalKafka | MockBroker:
             if wanted == "kafka":
                 raise
             reason = str(error)
-    say(f"headrace: {NOTICE} Reason: {reason}")
+    say(f"{NOTICE} The reason: {reason}")
     return MockBroker(log)
 
 
-def _require_redis(url: str) -> None:
-    try:
-        with redis.Redis.from_url(url, socket_connect_timeout=5.0, socket_timeout=5.0) as client:
-            client.ping()
-    except (redis.exceptions.RedisError, OSError) as error:
-        raise RedisUnreachable(f"no Redis answered at {masked(url)} ({error}); start it, or set HEADRACE_REDIS to its address") from None
+def _start_redis(home: Path, wipe: bool) -> LocalRedis:
+    if wipe:
+        _remove(home / "redis")
+    return LocalRedis(home / "redis", home / "logs" / "redis.log")
 
 
 def _only_user_of(home: Path) -> TextIO:

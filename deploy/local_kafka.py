@@ -1,6 +1,5 @@
 """One real Kafka node on this machine, as a child process."""
 
-import logging
 import re
 import shutil
 import subprocess
@@ -10,7 +9,8 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 
 from headrace.deploy.java import ClassArchive, find_java
 from headrace.deploy.kafka_jars import KAFKA_VERSION, cache_folder, kafka_jars
@@ -88,12 +88,9 @@ class LocalKafka:
         # A client that is refused waits longer and longer before it tries again, so it is not asked before the port is open.
         if not accepts(self._port):
             return False
-        quiet = logging.getLogger("headrace.kafka.start")
-        quiet.propagate = False
-        # The first idempotent producer of a broker's life waits a second for its id; this one waits in the place of a useful one.
-        probe = Producer({"bootstrap.servers": self.bootstrap, "enable.idempotence": True, "logger": quiet})
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
         try:
-            return bool(probe.list_topics(timeout=2.0).brokers)
+            return bool(admin.list_topics(timeout=2.0).brokers)
         except KafkaException:
             return False
 

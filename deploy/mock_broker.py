@@ -11,7 +11,10 @@ from headrace.deploy.processes import ChildProcess
 from headrace.schemas.topics import TOPICS
 
 START_TIMEOUT_S = 30.0
-NOTICE = "a mock broker stands in for Kafka: it keeps everything in memory and forgets old records."
+NOTICE = (
+    "a mock broker stands in for Apache Kafka: good enough to try Headrace, but it begins empty at each start, keeps only the newest "
+    "5 MB or so of each partition, in memory, cannot create or delete topics, and lets groups wait seconds for their partitions."
+)
 
 
 class MockBroker:

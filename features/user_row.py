@@ -31,7 +31,7 @@ def fold_user(row: UserRow, event: Event, place: Place) -> UserRow:
     carts = 1 if isinstance(event, Click) and event.action == "cart" else 0
     return replace(
         row,
-        history=(row.history + entries)[-HISTORY_LENGTH:],
+        history=_in_order(row.history, entries)[-HISTORY_LENGTH:],
         steps=row.steps + len(entries),
         views=row.views + 1 - bought - carts,
         carts=row.carts + carts,
@@ -40,6 +40,14 @@ def fold_user(row: UserRow, event: Event, place: Place) -> UserRow:
         offsets=row.offsets | {place.source: place.offset},
         cause=Cause(event_id=event.event_id, published_ms=place.published_ms),
     )
+
+
+def _in_order(history: list[HistoryEntry], entries: list[HistoryEntry]) -> list[HistoryEntry]:
+    """Return the history with the entries where their event times put them: purchases and clicks arrive on topics of their own."""
+    together = history + entries
+    if history and entries[0].time_ms < history[-1].time_ms:
+        together.sort(key=lambda entry: entry.time_ms)
+    return together
 
 
 def entries_of(event: Event) -> list[HistoryEntry]:

@@ -153,7 +153,7 @@ class OwnHistory:
 class Popularity:
     """Decayed counts of all events, halved every `half_life` events; the last resort for a shopper of whom nothing is known."""
 
-    def __init__(self, *, half_life: int = 20_000, width: int = 300) -> None:
+    def __init__(self, *, half_life: int = 20_000, width: int = 100) -> None:
         self._half_life = half_life
         self._width = width
         self._counts: dict[int, float] = {}

@@ -18,7 +18,7 @@ from headrace.schemas.recommendations import Part
 
 SESSION_GAP_MS = 30 * 60 * 1000
 CONTEXTS = 12
-CANDIDATES = 200
+CANDIDATES = 100
 TRANSFORMER_BEST = 50
 SHOPPERS_KEPT = 2_000_000
 

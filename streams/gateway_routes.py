@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from headrace.schemas.events import GUEST_PREFIX
+from headrace.schemas.events import GUEST_PREFIX, Event
 from headrace.schemas.wire import now_ms
 from headrace.streams import gateway_docs as docs
 from headrace.streams.gateway_answers import prediction, recommendations
@@ -27,6 +27,9 @@ from headrace.streams.gateway_messages import (
 )
 from headrace.streams.gateway_parts import GatewayParts
 from headrace.streams.gateway_problems import RETRY_AFTER, read_body, reply
+from headrace.streams.settlement import Outcome
+
+PORTION = 50
 
 router = APIRouter()
 
@@ -52,7 +55,7 @@ async def publish_events(request: Request) -> Response:
     body = await read_body(request)
     read = read_events(body, now_ms())
     events = [event for event in read if not isinstance(event, Refusal)]
-    published = await _parts(request).publisher.publish_and_wait(events, traceparent=request.headers.get("traceparent"))
+    published = await _publish(_parts(request), events, request.headers.get("traceparent"))
     status, told = answer(read, published)
     return reply(told, status, RETRY_AFTER if status == 503 else None)
 
@@ -126,6 +129,16 @@ async def metrics() -> Response:
 @router.get("/docs", include_in_schema=False)
 async def documentation(request: Request) -> Response:
     return HTMLResponse(docs.page(request.app.openapi()))
+
+
+async def _publish(parts: GatewayParts, events: list[Event], traceparent: str | None) -> list[Outcome]:
+    """Publish in portions, so that other requests get their turn between two of them."""
+    waiting = []
+    for start in range(0, len(events), PORTION):
+        portion = events[start : start + PORTION]
+        waiting.append(asyncio.create_task(parts.publisher.publish_and_wait(portion, traceparent=traceparent)))
+        await asyncio.sleep(0)
+    return [outcome for outcomes in await asyncio.gather(*waiting) for outcome in outcomes]
 
 
 async def _in_pool(parts: GatewayParts, work: Callable[[], Struct]) -> Response:

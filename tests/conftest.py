@@ -12,12 +12,15 @@ from confluent_kafka.admin import AdminClient
 
 from headrace.deploy.local_kafka import LocalKafka
 from headrace.deploy.local_redis import LocalRedis
+from headrace.schemas import wire
 from headrace.schemas.topics import TOPICS
 from headrace.streams.broker import require_broker
 from headrace.streams.kafka import ensure_topics
+from headrace.streams.simulator import simulate
 
 PROJECT = Path(__file__).parents[1]
 SETTLE_TIMEOUT_S = 30.0
+STAND_IN_EVENTS = 2000
 
 
 @pytest.fixture(scope="session")
@@ -80,10 +83,23 @@ def fresh_topics(kafka: str, admin: AdminClient) -> str:
 
 
 @pytest.fixture(scope="session")
-def shop_data() -> Callable[[str], Path | None]:
-    """Give the path of a published data file by its name, or None where HEADRACE_DATA does not hold it."""
+def shop_data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give the path of a published data file by its name, or where HEADRACE_DATA does not hold it that of a simulated stand-in."""
     folder = PROJECT / os.environ.get("HEADRACE_DATA", "../shared/data")
-    return lambda name: folder / name if (folder / name).exists() else None
+
+    def path_of(name: str) -> Path:
+        if (folder / name).exists():
+            return folder / name
+        stand_in = tmp_path_factory.getbasetemp() / "simulated" / f"{name.partition('.')[0]}.jsonl"
+        if not stand_in.exists():
+            stand_in.parent.mkdir(exist_ok=True)
+            stand_in.write_bytes(b"".join(wire.encode(event) + b"\n" for event in simulate(1, events=STAND_IN_EVENTS)))
+            reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+            if reporter is not None:
+                reporter.write_line(f"{name} is not in HEADRACE_DATA ({folder}); {STAND_IN_EVENTS} simulated events stand in for it")
+        return stand_in
+
+    return path_of
 
 
 def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = SETTLE_TIMEOUT_S) -> None:

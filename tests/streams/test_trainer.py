@@ -1,0 +1,162 @@
+"""The training thread on a real Kafka and a real Redis: what it publishes, how it goes on after a crash, what it tells."""
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from headrace.features.online_store import OnlineStore, connect
+from headrace.online_model.drift import Shift
+from headrace.online_model.fine_tuning import Round
+from headrace.online_model.gate import Verdict
+from headrace.online_model.weights import ModelCopy, snapshot_payload
+from headrace.schemas import DriftAlert, HistoryEntry, ModelUpdate, UserRow
+from headrace.streams.subscriber import Subscriber
+from headrace.streams.trainer import SNAPSHOT_EVERY, ShopperHistories, Trainer, resume
+from headrace.streams.training_buffer import Example, ExampleBuffer
+
+
+@pytest.fixture
+def store(clean_redis: str) -> OnlineStore:
+    return OnlineStore(connect(clean_redis))
+
+
+def examples(first: int, count: int = 40) -> list[Example]:
+    """Views by ten shoppers who go round the same ring of items."""
+    return [
+        Example(f"shopper-{number % 10}", ((f"item-{(number // 10 + number) % 12}", "view"),), number, number, "clicks/0", number)
+        for number in range(first, first + count)
+    ]
+
+
+def trainer(kafka: str, store: OnlineStore, released: list[Example] | None = None) -> Trainer:
+    def release(done: Sequence[Example]) -> None:
+        if released is not None:
+            released.extend(done)
+
+    made = Trainer(kafka, store, ExampleBuffer(release))
+    stop, ready = threading.Event(), threading.Event()
+    stop.set()
+    made.run(stop, ready)
+    assert ready.is_set()
+    return made
+
+
+def manifests(kafka: str) -> list[ModelUpdate]:
+    found: list[ModelUpdate] = []
+    with Subscriber(kafka, ModelUpdate, start="beginning") as updates:
+        while (update := updates.poll(3.0)) is not None:
+            found.append(update)
+    return found
+
+
+def test_rounds_are_published_as_a_chain_from_a_first_snapshot(fresh_topics: str, store: OnlineStore) -> None:
+    released: list[Example] = []
+    learner = trainer(fresh_topics, store, released)
+    for first in (0, 40, 80):
+        learner.learn("count", examples(first))
+    snapshot, *deltas = manifests(fresh_topics)
+    assert (snapshot.kind, snapshot.version, snapshot.trigger) == ("snapshot", 1, "start")
+    assert [(update.kind, update.base_version, update.version) for update in deltas] == [("delta", 1, 2), ("delta", 2, 3), ("delta", 3, 4)]
+    assert all(update.base_sha256 == before.weights_sha256 for before, update in zip([snapshot, *deltas], deltas, strict=False))
+    assert deltas[-1].learned_offsets == {"clicks/0": 119}
+    assert deltas[-1].learned_events == 120
+    assert deltas[-1].learned_published_ms == list(range(80, 120))
+    assert len(released) == 120
+
+
+def test_a_successor_takes_up_the_weights_and_does_not_learn_the_same_events_again(fresh_topics: str, store: OnlineStore) -> None:
+    first = trainer(fresh_topics, store)
+    first.learn("count", examples(0))
+    first.learn("count", examples(40))
+    second = trainer(fresh_topics, store)
+    assert same_weights(second._tuner.live, first._tuner.live)
+    # The first died before it could acknowledge the last 60 events: they come again, with 20 new ones.
+    second.learn("count", examples(20, 80))
+    newest = manifests(fresh_topics)[-1]
+    assert (newest.version, newest.base_version) == (4, 3)
+    assert newest.learned_events == 100
+    assert newest.learned_offsets == {"clicks/0": 99}
+    assert newest.learned_published_ms == list(range(80, 100))
+
+
+def test_events_that_are_all_known_make_no_version_and_are_released(fresh_topics: str, store: OnlineStore) -> None:
+    trainer(fresh_topics, store).learn("count", examples(0))
+    released: list[Example] = []
+    trainer(fresh_topics, store, released).learn("count", examples(0))
+    assert [update.version for update in manifests(fresh_topics)] == [1, 2]
+    assert len(released) == 40
+
+
+def test_now_and_then_a_snapshot_repeats_the_newest_version_whole(fresh_topics: str, store: OnlineStore) -> None:
+    learner = trainer(fresh_topics, store)
+    place = 0
+    while learner._newest_version < SNAPSHOT_EVERY:
+        # The gate may refuse a round or two of such a small shop.
+        learner.learn("count", examples(10 * place, 10))
+        place += 1
+    delta, snapshot = manifests(fresh_topics)[-2:]
+    assert (delta.kind, snapshot.kind) == ("delta", "snapshot")
+    assert (
+        (delta.version, delta.weights_sha256) == (snapshot.version, snapshot.weights_sha256) == (SNAPSHOT_EVERY, learner._tuner.live.sha256)
+    )
+    copy, newest = resume(fresh_topics)
+    assert newest == snapshot
+    assert same_weights(copy, learner._tuner.live)
+
+
+def test_a_candidate_that_the_gate_refuses_is_not_published(fresh_topics: str, store: OnlineStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = trainer(fresh_topics, store)
+    run = learner._tuner.run
+
+    def ruined(*arguments: object) -> Round:
+        learned = run(*arguments)  # type: ignore[arg-type]
+        return Round(Verdict(False, "made worse on purpose"), learned.touched, learned.new_items, learned.losses)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learner._tuner, "run", ruined)
+        learner.learn("count", examples(0))
+    learner.learn("count", examples(40))
+    assert [(update.base_version, update.version) for update in manifests(fresh_topics)] == [(1, 1), (1, 2)]
+    # The chain is whole: whoever follows it has what the learner has.
+    assert same_weights(resume(fresh_topics)[0], learner._tuner.live)
+
+
+def test_drift_is_told_once_and_hurries_the_next_rounds(fresh_topics: str, store: OnlineStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = trainer(fresh_topics, store)
+    shifts = iter([Shift(2.0, 4.0, 300, 5000)])
+    monkeypatch.setattr(learner._drift, "observe", lambda loss: next(shifts, None))
+    learner._watch([2.0, 4.0, 4.0], time_ms=123)
+    with Subscriber(fresh_topics, DriftAlert, start="beginning") as alerts:
+        alert = alerts.poll(10.0)
+        assert alerts.poll(1.0) is None
+    assert alert is not None
+    assert (alert.signal, alert.detector, alert.severity) == ("prequential_loss", "ADWIN", "critical")
+    assert (alert.level_before, alert.level_after, alert.event_time_ms, alert.model_version) == (2.0, 4.0, 123, 1)
+    for one in examples(0, 64):
+        learner._buffer.add(one)
+    assert learner._buffer.take(0.1)[0] == "drift"
+
+
+def test_a_shopper_who_is_new_to_the_learner_brings_the_past_that_the_online_store_has() -> None:
+    row = UserRow(shopper_id="ada", history=[HistoryEntry("lamp", "view", 1), HistoryEntry("bulb", "cart", 5)], steps=2)
+    histories = ShopperHistories(lambda shoppers: [row if shopper == "ada" else None for shopper in shoppers])
+    # The row already holds the event of time 5, which is the one to be learned.
+    event = Example("ada", (("bulb", "cart"),), 5, 5, "clicks/0", 0)
+    assert histories.extend([event]) == [[("lamp", "view"), ("bulb", "cart")]]
+    later = Example("ada", (("vase", "view"),), 6, 6, "clicks/0", 1)
+    other = Example("ben", (("vase", "view"),), 6, 6, "clicks/0", 2)
+    assert histories.extend([later, other]) == [[("lamp", "view"), ("bulb", "cart"), ("vase", "view")], [("vase", "view")]]
+
+
+def test_each_shopper_of_a_round_has_one_history_of_bounded_length() -> None:
+    histories = ShopperHistories(lambda shoppers: [None] * len(shoppers), length=5, shoppers=2)
+    events = [Example(f"s{number % 3}", ((str(number), "view"),), number, number, "clicks/0", number) for number in range(60)]
+    found = histories.extend(events)
+    assert [len(history) for history in found] == [5, 5, 5]
+    assert found[0][-1] == ("57", "view")
+    assert len(histories._histories) == 2
+
+
+def same_weights(one: ModelCopy, other: ModelCopy) -> bool:
+    return (one.version, one.sha256) == (other.version, other.sha256) and snapshot_payload(one) == snapshot_payload(other)
