@@ -1,0 +1,84 @@
+"""Whether a torn answer would be found: the check is tried on answers that were torn on purpose."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+import torch
+
+from headrace.deploy.answer_check import AnswerCheck
+from headrace.deploy.asker import Answer
+from headrace.online_model.fine_tuning import FineTuner, TuningPlan
+from headrace.online_model.scorer import Scorer
+from headrace.online_model.weights import NO_WEIGHTS, ModelCopy, chained_sha256, snapshot_payload
+from headrace.schemas import ModelUpdate
+
+HISTORY = (("lamp", "view"), ("bulb", "view"))
+
+
+def manifest(kind: str, payload: bytes, version: int, base: tuple[int, str], name: str) -> ModelUpdate:
+    return ModelUpdate(
+        model="next-item", kind="delta" if kind == "delta" else "snapshot", version=version, base_version=base[0], weights_sha256=name,
+        base_sha256=base[1], payload_sha256=hashlib.sha256(payload).hexdigest(), payload_bytes=len(payload), payload_parts=1,
+        payload_offset=0, trigger="count", feature_service="next_item", created_ms=0, learned_events=0, learned_offsets={},
+        learned_published_ms=[], holdout_loss=None, live_holdout_loss=None,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chain() -> list[tuple[ModelUpdate, bytes]]:
+    """Four versions as real fine-tuning makes them, so that the differences between neighbours are as small as in life."""
+    torch.manual_seed(1)
+    live = ModelCopy()
+    live.add_items(["lamp", "bulb", "vase", "chair"])
+    payload = snapshot_payload(live)
+    live.version, live.sha256 = 1, chained_sha256(NO_WEIGHTS, hashlib.sha256(payload).hexdigest())
+    links = [(manifest("snapshot", payload, 1, (0, NO_WEIGHTS), live.sha256), payload)]
+    tuner = FineTuner(live, TuningPlan(steps=1, batch=16, negatives=16))
+    while live.version < 4:
+        learned = tuner.run([[*HISTORY, ("vase", "view")], [("chair", "view"), ("lamp", "view")]] * 4)
+        payload = tuner.payload(learned)
+        name = chained_sha256(live.sha256, hashlib.sha256(payload).hexdigest())
+        links.append((manifest("delta", payload, live.version + 1, (live.version, live.sha256), name), payload))
+        tuner.accept(learned.touched, learned.new_items, live.version + 1, name)
+    return links
+
+
+@pytest.fixture(scope="module")
+def answers(chain: list[tuple[ModelUpdate, bytes]]) -> list[Answer]:
+    scorer, given = Scorer(), []
+    for update, payload in chain:
+        scorer.apply(update, payload)
+        batch = scorer.score([HISTORY], [[]])
+        given.append(Answer(HISTORY, batch.scores[0].best, batch.version, batch.sha256))
+    return given
+
+
+def checked(answers: list[Answer], chain: list[tuple[ModelUpdate, bytes]]) -> tuple[int, int, int]:
+    check = AnswerCheck(answers)
+    for update, payload in chain:
+        check.take(update, payload)
+    result = check.result()
+    return result.checked, result.torn, result.unknown
+
+
+def test_answers_made_with_the_weights_that_they_name_pass(answers: list[Answer], chain: list[tuple[ModelUpdate, bytes]]) -> None:
+    assert checked([*answers, *answers], chain) == (8, 0, 0)
+
+
+def test_an_answer_made_with_the_neighbouring_version_is_torn(answers: list[Answer], chain: list[tuple[ModelUpdate, bytes]]) -> None:
+    torn = replace(answers[2], probabilities=answers[1].probabilities)
+    assert checked([answers[0], torn], chain) == (2, 1, 0)
+
+
+def test_one_item_from_another_version_is_enough(answers: list[Answer], chain: list[tuple[ModelUpdate, bytes]]) -> None:
+    torn = replace(answers[2], probabilities=answers[2].probabilities | {"vase": answers[3].probabilities["vase"]})
+    assert checked([torn], chain) == (1, 1, 0)
+
+
+def test_a_name_that_is_not_that_of_its_version_is_torn(answers: list[Answer], chain: list[tuple[ModelUpdate, bytes]]) -> None:
+    assert checked([replace(answers[1], sha256=answers[2].sha256)], chain) == (1, 1, 0)
+
+
+def test_a_version_that_is_not_on_the_chain_is_told_apart(answers: list[Answer], chain: list[tuple[ModelUpdate, bytes]]) -> None:
+    assert checked([replace(answers[1], version=9)], chain) == (0, 0, 1)
