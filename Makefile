@@ -19,6 +19,8 @@ check: $(VENV)/.ready build/types
 # uv installs the locked, hashed requirements several times faster than pip; pip brings uv.
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@echo "headrace: making $(VENV) (about 3 GB to download the first time, most of it torch)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "headrace: Python 3.11 or newer is needed; name one with: make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.8"
 	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock

@@ -177,7 +177,8 @@ def hit_rate(moments: Sequence[Moment], share: float = 1 / 3) -> HitRate:
     if not moments:
         return HitRate(None, None, 0)
     last = moments[-1]
-    first = next(moment for moment in moments if moment.published >= (1 - share) * last.published)
+    # The small number is for what binary fractions do to a third.
+    first = next(moment for moment in moments if moment.published >= (1 - share) * last.published - 1e-6)
     if len(moments) == 1 or first is last:
         first = Moment(0.0, 0, 0.0, 0.0, 0.0)
     tested = last.tested - first.tested

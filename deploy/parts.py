@@ -18,7 +18,7 @@ def _feature_worker(settings: Settings) -> None:
     from headrace.streams.feature_worker import COMPONENT, FeatureWorker
 
     ready = _metrics(COMPONENT, settings)
-    worker = FeatureWorker(settings.kafka, OnlineStore(connect(settings.redis)))
+    worker = FeatureWorker(settings.kafka, OnlineStore(connect(settings.redis)), settings.instance)
     worker.run(stop_on_signals(), ready)
 
 
@@ -33,7 +33,7 @@ def _recommender(settings: Settings) -> None:
     from headrace.streams.recommender import COMPONENT, Recommender
 
     ready = _metrics(COMPONENT, settings)
-    Recommender(settings.kafka, settings.device).run(stop_on_signals(), ready)
+    Recommender(settings.kafka, settings.device, settings.instance).run(stop_on_signals(), ready)
 
 
 def _gateway(settings: Settings) -> None:

@@ -26,7 +26,8 @@ class Settings:
     """Each field is read from the variable of its name: `gateway_port` from HEADRACE_GATEWAY_PORT.
 
     `kafka` is one or more host:port, `redis` a URL. `data` holds files to replay, `home` what Headrace itself writes.
-    `metrics_port` 0 means any free port.
+    `metrics_port` 0 means any free port. `instance` names this process among its like and stays over restarts: a part that
+    was killed then takes up its partitions at once, not when its session has run out. No two may have the same.
     """
 
     kafka: str = "127.0.0.1:9092"
@@ -39,6 +40,7 @@ class Settings:
     metrics_port: int = 0
     device: Device = "auto"
     log_level: LogLevel = "info"
+    instance: str = ""
 
     @classmethod
     def load(cls, variables: Mapping[str, str] = environ) -> "Settings":
@@ -125,6 +127,12 @@ def _log_level(variable: str, value: str) -> LogLevel:
     return cast(LogLevel, level)
 
 
+def _instance(variable: str, value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value):
+        raise SettingsError(variable, value, "a name of letters, digits, dots, dashes and underscores")
+    return value
+
+
 _READ: dict[str, Callable[[str, str], Any]] = {
     "kafka": _addresses,
     "redis": _redis_url,
@@ -136,4 +144,5 @@ _READ: dict[str, Callable[[str, str], Any]] = {
     "metrics_port": _port,
     "device": _device,
     "log_level": _log_level,
+    "instance": _instance,
 }

@@ -75,11 +75,17 @@ class Supervisor:
 
     def is_ready(self, name: str) -> bool:
         """Whether a part says that it is ready."""
+        return self._readiness(name)[0]
+
+    def _readiness(self, name: str) -> tuple[bool, str]:
+        """Return whether a part is ready, and what it says of it."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.children[name].port}/readyz", timeout=2.0) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            return False
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.children[name].port}/readyz", timeout=5.0) as answer:
+                return answer.status == 200, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return False, error.read().decode(errors="replace")[:500]
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            return False, str(error)
 
     def wait_until_ready(self, timeout_s: float, tick: Callable[[Mapping[str, bool]], None]) -> None:
         """Wait until every part is ready, calling `tick` with who is. Raises PartFailed, with the end of the log, where one is not."""
@@ -93,7 +99,8 @@ class Supervisor:
                 return
             late = [name for name, well in ready.items() if not well]
             if time.monotonic() > deadline or any(self.children[name].life >= 3 for name in late):
-                raise PartFailed(f"{late[0]} is not ready; the end of its log ({self.log(late[0])}):\n{self.end_of_log(late[0])}")
+                told = self._readiness(late[0])[1]
+                raise PartFailed(f"{late[0]} is not ready: {told}; the end of its log ({self.log(late[0])}):\n{self.end_of_log(late[0])}")
             time.sleep(0.1)
 
     def kill(self, name: str) -> None:
@@ -124,7 +131,12 @@ class Supervisor:
 
     def _spawn(self, name: str, port: int) -> ChildProcess:
         variables = {variable_of(field): str(getattr(self._settings, field)) for field in ("kafka", "redis", "home", "device", "log_level")}
-        variables |= {"HEADRACE_METRICS_PORT": str(port), "HEADRACE_GATEWAY_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        variables |= {
+            "HEADRACE_METRICS_PORT": str(port),
+            "HEADRACE_GATEWAY_PORT": str(port),
+            "HEADRACE_INSTANCE": f"{name}-0",
+            "OMP_NUM_THREADS": "1",
+        }
         command = ["nice", "-n", str(NICENESS[name]), sys.executable, "-m", "headrace.deploy.cli", "run", name]
         return ChildProcess(command, self.log(name), environment=os.environ | variables)
 

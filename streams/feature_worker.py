@@ -55,8 +55,8 @@ R = TypeVar("R")
 class FeatureWorker:
     """Consumes as a member of the group `feature-worker`; any number of workers share the partitions."""
 
-    def __init__(self, bootstrap: str, store: OnlineStore, clock: Callable[[], int] = now_ms) -> None:
-        self._consumer = kafka.consumer(bootstrap, COMPONENT, group=COMPONENT, patience_ms=PATIENCE_MS)
+    def __init__(self, bootstrap: str, store: OnlineStore, instance: str = "", clock: Callable[[], int] = now_ms) -> None:
+        self._consumer = kafka.consumer(bootstrap, COMPONENT, group=COMPONENT, instance=instance, patience_ms=PATIENCE_MS)
         self._producer = kafka.producer(bootstrap, COMPONENT)
         # Nobody waits for item rows, so these gather for longer, into fewer requests.
         self._item_producer = kafka.producer(bootstrap, f"{COMPONENT}-items", **{"linger.ms": ITEM_LINGER_MS})

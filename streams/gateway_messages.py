@@ -22,8 +22,8 @@ class EventOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What became of one event.
 
     `acknowledged`: all replicas have it. `refused`: it is not valid, and `field`, `value` and `expected` say why.
-    `buffer_full`, `failed`: it was not taken in; send it again. `unacknowledged`: it may still arrive; send it again under
-    the same event id.
+    `buffer_full`, `failed`: it was not taken in; send it again. `unacknowledged`: it may still arrive; sent again
+    it may count twice.
     """
 
     event_id: Annotated[str | None, Meta(description="null where the event names none", examples=["click-1"])]

@@ -45,9 +45,12 @@ def producer(bootstrap: str, client_id: str, **overrides: Any) -> Producer:
     )
 
 
-def consumer(bootstrap: str, client_id: str, group: str | None = None, *, patience_ms: int | None = None, **overrides: Any) -> Consumer:
+def consumer(
+    bootstrap: str, client_id: str, group: str | None = None, *, instance: str = "", patience_ms: int | None = None, **overrides: Any
+) -> Consumer:
     """Return a consumer that commits only when told to. Without a `group` it is meant for `assign_all`.
 
+    A member with an `instance` is a static one (KIP-345): started again under the same name it has its partitions at once.
     With `patience_ms` the broker gathers records for so long before it answers: on a busy topic that saves the broker, and
     the reader, thousands of requests a second, each for a record or two.
     The range assignor gives the same partition numbers of all topics to one member, so that a shopper's clicks and purchases
@@ -67,6 +70,7 @@ def consumer(bootstrap: str, client_id: str, group: str | None = None, *, patien
             "fetch.message.max.bytes": LARGEST_MESSAGE,
             "allow.auto.create.topics": False,
         }
+        | ({"group.instance.id": instance} if group and instance else {})
         | ({} if patience_ms is None else {"fetch.wait.max.ms": patience_ms, "fetch.min.bytes": 1_000_000})
         | overrides
     )

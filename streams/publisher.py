@@ -41,7 +41,9 @@ class UndeliveredEvents(PublishError):
         told = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
         parts = [f"{failed} events could not be delivered ({told})"] if failed else []
         parts += [f"{waiting} events are not acknowledged yet"] if waiting else []
-        super().__init__(f"{' and '.join(parts)}; check the broker at {bootstrap}, then publish them again under the same event ids")
+        super().__init__(
+            f"{' and '.join(parts)}; check the broker at {bootstrap}, then publish them again; those that still wait may arrive as well"
+        )
         self.failed = failed
         self.waiting = waiting
         self.reasons = reasons

@@ -40,7 +40,7 @@ class Recommender:
     When rows come faster than lists can be made, only the newest row of a shopper in a batch is answered.
     """
 
-    def __init__(self, bootstrap: str, device: str = "auto", clock: Callable[[], int] = now_ms) -> None:
+    def __init__(self, bootstrap: str, device: str = "auto", instance: str = "", clock: Callable[[], int] = now_ms) -> None:
         self.live = LiveScorer(bootstrap, COMPONENT, device)
         self._clock = clock
         self._producer = kafka.producer(bootstrap, COMPONENT)
@@ -53,7 +53,7 @@ class Recommender:
         self._open: dict[int, int] = {}
         self._committed: dict[int, int] = {}
         self._committed_at = time.monotonic()
-        self._group = kafka.consumer(bootstrap, COMPONENT, group=COMPONENT)
+        self._group = kafka.consumer(bootstrap, COMPONENT, group=COMPONENT, instance=instance)
         self._group.subscribe([USER_FEATURES.name], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     def run(self, stop: threading.Event, ready: threading.Event) -> None:

@@ -13,7 +13,7 @@ class Outcome(Struct, frozen=True):
     """What became of one event.
 
     `refused` is an invalid event, `field` its wrong field. `buffer_full` and `failed` were not taken in. `unacknowledged`
-    may still arrive: publish it again under the same event id and it counts once.
+    may still arrive: published again it may count twice.
     """
 
     event_id: str

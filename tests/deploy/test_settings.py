@@ -32,10 +32,21 @@ def test_each_field_is_read_from_the_variable_of_its_name() -> None:
         "HEADRACE_METRICS_PORT": "9100",
         "HEADRACE_DEVICE": "cuda",
         "HEADRACE_LOG_LEVEL": "DEBUG",
+        "HEADRACE_INSTANCE": "worker-3",
     }
     settings = Settings.load(variables)
     assert settings == Settings(
-        "a.example:9092,[::1]:9093", variables["HEADRACE_REDIS"], Path("/data"), Path("home"), "localhost", 80, "::1", 9100, "cuda", "debug"
+        "a.example:9092,[::1]:9093",
+        variables["HEADRACE_REDIS"],
+        Path("/data"),
+        Path("home"),
+        "localhost",
+        80,
+        "::1",
+        9100,
+        "cuda",
+        "debug",
+        "worker-3",
     )
     assert settings.shown() == variables | {"HEADRACE_REDIS": "rediss://user:***@r.example:6380/2"} | {
         "HEADRACE_GATEWAY_PORT": 80,
@@ -56,6 +67,7 @@ def test_each_field_is_read_from_the_variable_of_its_name() -> None:
         ("HEADRACE_REDIS", "redis://host:port"),
         ("HEADRACE_DATA", __file__),
         ("HEADRACE_GATEWAY_HOST", "no host"),
+        ("HEADRACE_INSTANCE", "worker 3"),
         ("HEADRACE_GATEWAY_HOST", "1.2.3.400"),
         ("HEADRACE_GATEWAY_PORT", "65536"),
         ("HEADRACE_METRICS_PORT", "-1"),
