@@ -26,7 +26,8 @@ from headrace.streams.simulator import simulate
 
 READY_TIMEOUT_S = 120.0
 DRAIN_TIMEOUT_S = 120.0
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 1.5
+ASK_EVERY_S = 0.2
 SEED = 1
 
 
@@ -128,7 +129,7 @@ class Demo:
         self.monitor = Monitor(given.bootstrap, self.supervisor)
         source = self.options.data.name if self.options.data else "simulator"
         self.replay = Replay(given.bootstrap, events_of(self.options), source, self.options.used_rate, self.options.used_seconds)
-        self.asker = Asker(settings.gateway_port, lambda: [steps for _, steps in self.replay.recent()])
+        self.asker = Asker(settings.gateway_port, lambda: [steps for _, steps in self.replay.recent()], every_s=ASK_EVERY_S)
         self.watcher.say(f"{given.broker}, {given.redis}; the gateway is at http://127.0.0.1:{settings.gateway_port}/docs")
 
     def _wait_until_ready(self) -> None:

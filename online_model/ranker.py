@@ -7,7 +7,7 @@ each step once. It may be read from one thread while another teaches it.
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import nlargest
+from operator import itemgetter
 from typing import TypeVar, cast
 
 from headrace.online_model.memory import Covisitation, OwnHistory, Popularity, Scores, SessionNeighbours
@@ -18,8 +18,8 @@ from headrace.schemas.recommendations import Part
 
 SESSION_GAP_MS = 30 * 60 * 1000
 CONTEXTS = 12
-CANDIDATES = 100
-TRANSFORMER_BEST = 50
+CANDIDATES = 60
+TRANSFORMER_BEST = 30
 SHOPPERS_KEPT = 2_000_000
 
 History = Sequence[HistoryEntry]
@@ -165,8 +165,7 @@ class Ranker:
             weight = weights[part]
             for number, score in scores.items():
                 mixed[number] = mixed.get(number, 0.0) + weight * score
-        best = nlargest(CANDIDATES, mixed, key=mixed.__getitem__)
-        return _Asked(parts, weights, mixed, {self._names[number]: mixed[number] for number in best})
+        return _Asked(parts, weights, mixed, {self._names[number]: score for number, score in _best(mixed, CANDIDATES)})
 
     def _score(self, histories: Sequence[History], candidates: Sequence[Sequence[str]], best: int = TRANSFORMER_BEST) -> Batch:
         """Return the Transformer's probabilities of each history's candidates and of its own best items."""
@@ -188,9 +187,9 @@ class Ranker:
         if history:
             mixed.pop(history[-1].item_id, None)
         ranking = []
-        for item in nlargest(k, mixed, key=mixed.__getitem__):
+        for item, score in _best(mixed, k):
             shares = self._shares(item, asked, transformer)
-            ranking.append(RankedItem(item, mixed[item], cast(Part, max(shares, key=shares.__getitem__)), shares))
+            ranking.append(RankedItem(item, score, cast(Part, max(shares, key=shares.__getitem__)), shares))
         return ranking
 
     def _shares(self, item: str, asked: _Asked, transformer: Mapping[str, float]) -> dict[str, float]:
@@ -209,6 +208,11 @@ class Ranker:
 
     def _numbered(self, history: History) -> list[int]:
         return [self._number(entry.item_id) for entry in history]
+
+
+def _best(scores: Mapping[K, float], count: int) -> list[tuple[K, float]]:
+    """Return the `count` highest scores, best first. For some hundred of them a whole sort takes half the time of a heap."""
+    return sorted(scores.items(), key=itemgetter(1), reverse=True)[:count]
 
 
 def _session(history: History, now_ms: int | None = None) -> History:

@@ -1,6 +1,5 @@
 """Teaches a ranker's memories from the changelog `user-features`, in a thread of its own."""
 
-import gc
 import logging
 import random
 import threading
@@ -11,11 +10,12 @@ from headrace.online_model.ranker import Ranker
 from headrace.schemas import InvalidMessage, UserRow, decode
 from headrace.schemas.topics import USER_FEATURES
 from headrace.streams import kafka, metrics
+from headrace.streams.lifetime import collect_garbage_seldom
 
 log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 200
-PATIENCE_MS = 50
+PATIENCE_MS = 200
 
 
 class MemoryFollower:
@@ -62,9 +62,7 @@ class MemoryFollower:
             if offset + 1 >= self._behind.get(number, 0):
                 self._behind.pop(number, None)
         if not self._behind and not self.caught_up.is_set():
-            # Millions of remembered steps would be walked through at each collection of garbage, while requests wait.
-            gc.collect()
-            gc.freeze()
+            collect_garbage_seldom()
             self.caught_up.set()
         return len(records)
 

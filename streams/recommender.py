@@ -21,13 +21,15 @@ from headrace.schemas.topics import RECOMMENDATIONS, USER_FEATURES
 from headrace.schemas.wire import header, headers, now_ms
 from headrace.streams import kafka, metrics
 from headrace.streams.dead_letters import DeadLetters
+from headrace.streams.lifetime import collect_garbage_seldom
 from headrace.streams.live_scorer import LiveScorer
 
 log = logging.getLogger(__name__)
 
 COMPONENT = "recommender"
 LIST_LENGTH = 20
-LARGEST_BATCH = 500
+# Large, so that whoever comes back several times while we are behind is answered once.
+LARGEST_BATCH = 1000
 PATIENCE_MS = 5
 SCORED_AT_ONCE = 64
 TESTED_PER_BATCH = 16
@@ -65,6 +67,7 @@ class Recommender:
                 if self.live.failure is not None:
                     raise self.live.failure
                 if not ready.is_set() and self.caught_up() and self.live.follower.caught_up.is_set():
+                    collect_garbage_seldom()
                     ready.set()
             self.commit()
         finally:

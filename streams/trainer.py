@@ -16,6 +16,7 @@ from headrace.schemas.model_updates import Trigger
 from headrace.schemas.topics import DRIFT_ALERTS
 from headrace.schemas.wire import headers, now_ms
 from headrace.streams import kafka, metrics
+from headrace.streams.lifetime import collect_garbage_seldom
 from headrace.streams.training_buffer import Example, ExampleBuffer
 from headrace.streams.weights_channel import WeightsFollower, WeightsPublisher
 
@@ -27,6 +28,8 @@ SIGNAL = "prequential_loss"
 SNAPSHOT_EVERY = 20
 SAMPLED_TIMES = 64
 HURRIED_ROUNDS = 8
+BEHIND_MS = 2000
+RESTS = 3.0
 EVENTS_PER_ROUND = 512
 MOST_ROUNDS_AT_ONCE = 2
 RESUME_TIMEOUT_S = 20.0
@@ -61,6 +64,7 @@ class Trainer:
             self._tuner.live.version = 0
             self._publish_snapshot("start")
         metrics.MODEL_VERSION.set(self._tuner.live.version)
+        collect_garbage_seldom()
         ready.set()
         left_out = 0
         while not stop.is_set():
@@ -68,7 +72,11 @@ class Trainer:
             metrics.SKIPPED.inc(self._buffer.left_out - left_out)
             left_out = self._buffer.left_out
             if examples:
+                started_s = time.monotonic()
                 self.learn(trigger, examples)
+                if self._clock() - examples[-1].published_ms > BEHIND_MS:
+                    # The agents share our processor: rest, or they would fall ever further behind what is published.
+                    stop.wait(RESTS * (time.monotonic() - started_s))
 
     def learn(self, trigger: Trigger, examples: Sequence[Example]) -> None:
         """Run one round and publish its outcome; the examples are released afterwards."""

@@ -37,7 +37,7 @@ class ExampleBuffer:
         *,
         count: int = 512,
         age_s: float = 1.0,
-        limit: int = 20_000,
+        limit: int = 4096,
         round_limit: int = 1024,
     ) -> None:
         self.left_out = 0

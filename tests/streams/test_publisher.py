@@ -165,7 +165,7 @@ def test_flush_names_how_many_events_were_lost_and_why_and_on_error_hears_of_eac
     )
     for number in range(3):
         publisher.publish(click(number))
-    with pytest.raises(UndeliveredEvents, match="3 events could not be delivered .3 x Local: Message timed out") as error:
+    with pytest.raises(UndeliveredEvents, match=r"3 events could not be delivered .3 x Local: Message timed out") as error:
         publisher.flush(10.0)
     assert (error.value.failed, error.value.waiting, publisher.failed) == (3, 0, 3)
     assert [event_id for event_id, _ in lost] == ["click-0", "click-1", "click-2"]
@@ -211,9 +211,14 @@ def test_an_on_error_that_fails_stops_no_count(dead_broker: str, caplog: pytest.
 
 def test_the_callers_own_error_is_not_hidden_by_ours(dead_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     publisher = EventPublisher(dead_broker, **{"delivery.timeout.ms": 200})
-    with pytest.raises(KeyError, match="theirs"), publisher:
-        publisher.publish(click())
-        raise KeyError("theirs")
+
+    def publish_and_fail() -> None:
+        with publisher:
+            publisher.publish(click())
+            raise KeyError("theirs")
+
+    with pytest.raises(KeyError, match="theirs"):
+        publish_and_fail()
     assert publisher.failed == 1
 
 

@@ -75,5 +75,5 @@ def test_a_letter_that_is_not_kept_forbids_the_commit() -> None:
     producer = kafka_client.producer("127.0.0.1:1", "test", **{"delivery.timeout.ms": 200, "log_level": 0})
     letters = DeadLetters(producer, "test")
     letters.refuse(Message(topic="clicks", partition=2, offset=3, value=b"x"), InvalidMessage("$", None, "no"))
-    with pytest.raises(DeadLettersLost, match="1 failed: clicks/2/3: .*do not commit"):
+    with pytest.raises(DeadLettersLost, match=r"1 failed: clicks/2/3: .*do not commit"):
         letters.confirm()

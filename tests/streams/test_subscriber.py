@@ -97,14 +97,14 @@ def test_without_a_group_every_subscriber_sees_every_message(kafka: str) -> None
 def test_a_topic_is_found_by_name_and_by_message_and_a_wrong_one_is_refused() -> None:
     assert topic_of("clicks") is topic_of(Click) is topic_of(CLICKS) is CLICKS
     assert topic_of(Recommendation).name == "recommendations"
-    with pytest.raises(NotSubscribable, match="one of clicks, purchases, .* was expected; the value is 'clikcs'"):
+    with pytest.raises(NotSubscribable, match=r"one of clicks, purchases, .* was expected; the value is 'clikcs'"):
         topic_of("clikcs")
     with pytest.raises(NotSubscribable, match="'model-weights' holds raw bytes"):
         topic_of("model-weights")
 
 
 def test_a_topic_that_the_broker_does_not_have_is_named(kafka: str) -> None:
-    with pytest.raises(TopicMissing, match="topic 'absent' does not exist at .*headrace topics create"):
+    with pytest.raises(TopicMissing, match=r"topic 'absent' does not exist at .*headrace topics create"):
         Subscriber(kafka, Topic("absent", "none", Click, "never created"))
 
 
