@@ -37,9 +37,10 @@ class Asker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop asking."""
+        """Stop asking; nothing happens where it has not begun."""
         self._stop.set()
-        self._thread.join(timeout=10.0)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=10.0)
 
     def _run(self) -> None:
         draw = random.Random(1)
