@@ -28,7 +28,7 @@ def apply(registry: Path, redis_url: str) -> list[str]:
     with _quiet():
         from headrace.features import definitions as of
 
-        parts: list[Any] = [of.user, of.item, of.user_history, of.item_counts, of.next_item]
+        parts: list[Any] = list(of.ALL)
         store.apply(parts)
     return [part.name for part in parts]
 

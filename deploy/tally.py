@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from headrace.features.item_row import changes_of
-from headrace.features.user_row import Place, entries_of
+from headrace.features.place import Place
+from headrace.features.user_row import entries_of
 from headrace.schemas import Click, Event, ItemRow, UserRow, shopper_id
 
 K = TypeVar("K")

@@ -1,11 +1,10 @@
 """What an event does to the rows of its items: pure functions, and the change records that carry it there."""
 
-from msgspec.structs import replace
+from headrace.features.place import Place
+from headrace.features.windows import DAY_MS, add_to_panes, decay, is_late
+from headrace.schemas import Click, Event, ItemChange, ItemRow, OrderLine
 
-from headrace.features.user_row import Place
-from headrace.schemas import Click, Event, ItemChange, ItemRow
-
-HALF_LIFE_MS = 24 * 3600 * 1000
+HALF_LIFE_MS = DAY_MS
 
 
 def changes_of(event: Event, place: Place) -> list[ItemChange]:
@@ -18,57 +17,80 @@ def changes_of(event: Event, place: Place) -> list[ItemChange]:
                 event_time_ms=event.event_time_ms,
                 source=place.source,
                 offset=place.offset,
+                published_ms=place.published_ms,
                 price=event.price,
                 category=event.category,
             )
         ]
-    quantity: dict[str, int] = {}
-    price: dict[str, float | None] = {}
+    lines: dict[str, list[OrderLine]] = {}
     for line in event.lines:
-        quantity[line.item_id] = quantity.get(line.item_id, 0) + line.quantity
-        price[line.item_id] = price.get(line.item_id) if line.unit_price is None else line.unit_price
+        lines.setdefault(line.item_id, []).append(line)
     return [
         ItemChange(
             item_id=item_id,
             kind="purchase",
-            quantity=units,
+            quantity=sum(line.quantity for line in same),
             event_time_ms=event.event_time_ms,
             source=place.source,
             offset=place.offset,
-            price=price[item_id],
+            published_ms=place.published_ms,
+            price=next((line.unit_price for line in same if line.unit_price is not None), None),
+            amount=sum(line.quantity * line.unit_price for line in same if line.unit_price is not None),
         )
-        for item_id, units in quantity.items()
+        for item_id, same in lines.items()
     ]
 
 
 def fold_item(row: ItemRow, change: ItemChange) -> ItemRow:
-    """Return the row after the change; the same row where it has been taken in before.
+    """Return the row after the change; the same row where that event has been taken in before.
 
-    The offset that counts is that of the event itself, not that of the change record: a worker that starts again after a
-    crash sends changes a second time, but always in the order of their events.
+    The offset compared is that of the event, not of the change record: a worker that repeats its work after a crash sends
+    changes again, and those are known. What is later than the watermark is left out of the windows, and counted as late.
     """
-    if change.offset <= row.offsets.get(change.source, -1):
+    source = change.source
+    if change.offset <= row.offsets.get(source, -1):
         return row
-    viewed = 1 if change.kind == "view" else 0
-    bought = 1 if change.kind == "purchase" else 0
-    latest_ms = max(row.updated_ms, change.event_time_ms)
-    fading = decay(latest_ms - row.updated_ms)
-    weight = decay(latest_ms - change.event_time_ms)
-    return replace(
-        row,
-        views=row.views + viewed,
-        carts=row.carts + (1 if change.kind == "cart" else 0),
-        purchases=row.purchases + bought,
-        units=row.units + (change.quantity if bought else 0),
-        decayed_views=row.decayed_views * fading + viewed * weight,
-        decayed_purchases=row.decayed_purchases * fading + bought * weight,
-        price=row.price if change.price is None else change.price,
-        category=row.category if change.category is None else change.category,
-        updated_ms=latest_ms,
-        offsets=row.offsets | {change.source: change.offset},
+    time_ms = change.event_time_ms
+    views, carts, purchases = _COUNTS[change.kind]
+    newest_ms = row.newest_ms.get(source, 0)
+    late = is_late(time_ms, newest_ms)
+    panes = row.panes
+    if not late:
+        panes = add_to_panes(panes, row.updated_ms, time_ms, views=views, carts=carts, purchases=purchases, amount=change.amount)
+    lag_ms = time_ms - row.updated_ms
+    kept, weight = (decay(lag_ms, HALF_LIFE_MS), 1.0) if lag_ms > 0 else (1.0, decay(-lag_ms, HALF_LIFE_MS))
+    price, price_ms, lowest, highest = row.price, row.price_ms, row.lowest_price, row.highest_price
+    if change.price is not None:
+        # Of two prices at the same time the higher one is kept, whichever came first.
+        if price is None or (time_ms, change.price) > (price_ms, price):
+            price, price_ms = change.price, time_ms
+        lowest = change.price if lowest is None else min(lowest, change.price)
+        highest = change.price if highest is None else max(highest, change.price)
+    category, category_ms = row.category, row.category_ms
+    if change.category is not None and (category is None or (time_ms, change.category) > (category_ms, category)):
+        category, category_ms = change.category, time_ms
+    return ItemRow(
+        item_id=row.item_id,
+        views=row.views + views,
+        carts=row.carts + carts,
+        purchases=row.purchases + purchases,
+        units=row.units + (change.quantity if purchases else 0),
+        revenue=row.revenue + change.amount,
+        decayed_views=row.decayed_views * kept + weight * views,
+        decayed_purchases=row.decayed_purchases * kept + weight * purchases,
+        panes=panes,
+        price=price,
+        price_ms=price_ms,
+        lowest_price=lowest,
+        highest_price=highest,
+        category=category,
+        category_ms=category_ms,
+        late=row.late + late,
+        updated_ms=max(row.updated_ms, time_ms),
+        seen_ms=max(row.seen_ms, change.published_ms),
+        offsets={**row.offsets, source: change.offset},
+        newest_ms={**row.newest_ms, source: max(newest_ms, time_ms)},
     )
 
 
-def decay(age_ms: int) -> float:
-    """Return what is left of a count of 1 after `age_ms` of event time."""
-    return float(0.5 ** (age_ms / HALF_LIFE_MS))
+_COUNTS = {"view": (1, 0, 0), "cart": (0, 1, 0), "purchase": (0, 0, 1)}

@@ -1,34 +1,70 @@
-"""Feast's layout of online rows in Redis, written and read directly.
+"""The rows in Redis: read in one round trip, written only where nobody else has written meanwhile.
 
-`store.push` takes tens of milliseconds an event; the bytes it leaves behind are simple. A row is a Redis hash under the
-serialized entity key (version 3) followed by the project's name; each feature is a field, named by the murmur3 hash of
-'view:feature', that holds a `feast.types.Value`; `_ts:view` holds the row's timestamp. A test holds this module to Feast's own
-`get_online_features`. Feast itself is not imported, since that takes seconds: only its generated `Value` message is loaded.
+A write says which row it builds on. Redis compares that row's offsets with those of the stored one and refuses where they
+differ: so a worker that was paused, and wakes after its partition has moved, cannot overwrite its successor, and neither of
+two workers that share a visit loses what the other has counted.
+
+Beside the rows lie positions: the last offset of each source partition whose rows are all written. They are written after the
+rows, and Redis loses the newest writes first; so a position that is lower than its worker remembers, or gone, tells that rows
+are gone too, and from where to read again.
 """
 
-import importlib.util
-import json
-import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
-import mmh3
 import redis
-from google.protobuf.timestamp_pb2 import Timestamp
-from msgspec import Struct
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from headrace.schemas import HistoryEntry, ItemRow, UserRow
+from headrace.features.columns import ITEMS, SESSIONS, USERS
+from headrace.features.feast_layout import R, RowTable
+from headrace.schemas import ItemRow, SessionRow, UserRow
 
 PROJECT = "headrace"
-USER_VIEW, ITEM_VIEW = "user_history", "item_counts"
 FEATURE_SERVICE = "next_item"
+DEFINITIONS_KEY = "headrace:definitions"
+POSITION_KEY = "headrace:position:"
+# A visit is kept for a week, so that Redis does not fill with those of guests who never come back.
+SESSION_KEPT_MS = 7 * 24 * 3600 * 1000
 
-_STRING = 2
-R = TypeVar("R", bound=Struct)
+Positions = Mapping[str, int | None]
+
+# KEYS: the row. ARGV: the field of the offsets, what it must hold, how long the row lives in ms or 0, then fields and values.
+_WRITE_ROW = """
+local held = redis.call('HGET', KEYS[1], ARGV[1]) or ''
+if held ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+if ARGV[3] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+return 1
+"""
+# KEYS: the position. ARGV: what it must hold, the new one. Returns what is held afterwards.
+_MOVE_POSITION = """
+local held = redis.call('GET', KEYS[1]) or ''
+if held ~= ARGV[1] then return held end
+redis.call('SET', KEYS[1], ARGV[2])
+return ARGV[2]
+"""
+
+
+class StoreBehind(RuntimeError):
+    """The store has lost writes: its positions are older than what was written to it. `sources` names them."""
+
+    def __init__(self, sources: Sequence[str]) -> None:
+        super().__init__(f"the online store has lost what was written last of {', '.join(sources)}")
+        self.sources = list(sources)
+
+
+@dataclass(frozen=True)
+class RowWrite(Generic[R]):
+    """A row to be written in place of the one that it was made of; `body` is the new row as JSON."""
+
+    table: RowTable[R]
+    before: R
+    after: R
+    body: bytes
 
 
 def connect(url: str, timeout_s: float = 5.0) -> redis.Redis:
@@ -43,183 +79,135 @@ def connect(url: str, timeout_s: float = 5.0) -> redis.Redis:
 
 
 class OnlineStore:
-    """The user and item rows in Redis."""
+    """The rows of users, items and sessions in one Redis database, which belongs to Headrace alone."""
 
     def __init__(self, client: redis.Redis, project: str = PROJECT) -> None:
-        self._client = client
-        self._users = _Table(USER_VIEW, "user_id", project, _user_columns, _user_row)
-        self._items = _Table(ITEM_VIEW, "item_id", project, _item_columns, _item_row)
+        self.client = client
+        self.users: RowTable[UserRow] = RowTable(USERS, UserRow, lambda row: row.shopper_id, project)
+        self.items: RowTable[ItemRow] = RowTable(ITEMS, ItemRow, lambda row: row.item_id, project)
+        self.sessions: RowTable[SessionRow] = RowTable(SESSIONS, SessionRow, lambda row: row.session_id, project)
 
-    def write(self, users: Iterable[UserRow], items: Iterable[ItemRow]) -> None:
-        """Write rows in one round trip. Raises redis.RedisError where the server refuses."""
-        with self._client.pipeline(transaction=False) as pipe:
+    def write(self, users: Iterable[UserRow] = (), items: Iterable[ItemRow] = (), sessions: Iterable[SessionRow] = ()) -> None:
+        """Write rows over whatever is there, in one round trip. Raises redis.RedisError where the server refuses."""
+        with self.client.pipeline(transaction=False) as pipe:
             for user in users:
-                pipe.execute_command("HSET", self._users.key(user.shopper_id), *self._users.fields(user, user.updated_ms))
+                pipe.execute_command("HSET", self.users.key(user.shopper_id), *self.users.fields(user))
             for item in items:
-                pipe.execute_command("HSET", self._items.key(item.item_id), *self._items.fields(item, item.updated_ms))
+                pipe.execute_command("HSET", self.items.key(item.item_id), *self.items.fields(item))
+            for session in sessions:
+                pipe.execute_command("HSET", self.sessions.key(session.session_id), *self.sessions.fields(session))
             pipe.execute()
+
+    def compare_and_set(self, writes: Sequence[RowWrite[Any]], moved: Mapping[str, tuple[int | None, int]]) -> list[bool]:
+        """Write each row whose stored row is still the one that it builds on, then move positions; one round trip.
+
+        `moved` holds for each source what its position was and what it becomes. Returns for each write whether it was done.
+        Raises StoreBehind where a position is older than `moved` says that it was, redis.RedisError where the server refuses.
+        """
+        with self.client.pipeline(transaction=False) as pipe:
+            # Sent along each time: a server that was started anew has forgotten them.
+            pipe.script_load(_WRITE_ROW)
+            pipe.script_load(_MOVE_POSITION)
+            for write in writes:
+                table = write.table
+                lives_ms = SESSION_KEPT_MS if table is self.sessions else 0
+                pipe.execute_command(
+                    "EVALSHA",
+                    _WRITE_ROW_SHA,
+                    1,
+                    table.key(table.key_of(write.after)),
+                    table.offsets_field,
+                    table.token(write.before),
+                    lives_ms,
+                    *table.fields(write.after, write.body),
+                )
+            for source, (old, new) in moved.items():
+                pipe.execute_command("EVALSHA", _MOVE_POSITION_SHA, 1, POSITION_KEY + source, "" if old is None else old, new)
+            _, _, *answers = pipe.execute()
+        held = {source: int(raw) if raw else None for source, raw in zip(moved, answers[len(writes) :], strict=True)}
+        require_positions({source: old for source, (old, _) in moved.items()}, held)
+        return [bool(answer) for answer in answers[: len(writes)]]
 
     def read_users(self, shopper_ids: Sequence[str]) -> list[UserRow | None]:
         """Return the rows of these shoppers in the order asked, None for one that has none."""
-        return self._read(self._users, shopper_ids)
+        return self._read(self.users, shopper_ids)
 
     def read_items(self, item_ids: Sequence[str]) -> list[ItemRow | None]:
         """Return the rows of these items in the order asked, None for one that has none."""
-        return self._read(self._items, item_ids)
+        return self._read(self.items, item_ids)
+
+    def read_sessions(self, session_ids: Sequence[str]) -> list[SessionRow | None]:
+        """Return the rows of these visits in the order asked, None for one that has none."""
+        return self._read(self.sessions, session_ids)
+
+    def read_checked(self, wanted: Sequence[tuple[RowTable[Any], str]], expected: Positions) -> list[Any]:
+        """Return rows of any tables in the order asked, once the positions are seen to be no older than `expected`.
+
+        Raises StoreBehind: a row that was lost must not be taken for one that never was.
+        """
+        sources = list(expected)
+        with self.client.pipeline(transaction=False) as pipe:
+            for source in sources:
+                pipe.execute_command("GET", POSITION_KEY + source)
+            for table, entity in wanted:
+                pipe.execute_command("HGET", table.key(entity), table.row_field)
+            answers = pipe.execute()
+        require_positions(expected, {source: None if raw is None else int(raw) for source, raw in zip(sources, answers, strict=False)})
+        return [table.row(body) for (table, _), body in zip(wanted, answers[len(sources) :], strict=True)]
+
+    def positions(self, sources: Sequence[str]) -> dict[str, int | None]:
+        """Return the position of each source; None where nothing of it was written."""
+        held: Any = self.client.mget([POSITION_KEY + source for source in sources]) if sources else []
+        return {source: None if raw is None else int(raw) for source, raw in zip(sources, held, strict=True)}
+
+    def definitions(self) -> str | None:
+        """Return the fingerprint of the feature definitions that the rows were made by; None for an empty store."""
+        raw: Any = self.client.get(DEFINITIONS_KEY)
+        return None if raw is None else raw.decode()
+
+    def claim_definitions(self, fingerprint: str) -> str:
+        """Say by which definitions the rows are made, unless that is said already; return what is said."""
+        self.client.set(DEFINITIONS_KEY, fingerprint, nx=True)
+        return self.definitions() or fingerprint
 
     def scan_users(self) -> Iterator[UserRow]:
         """Yield the rows of all shoppers. Rows that are written meanwhile may or may not be among them."""
-        return self._scan(self._users)
+        return self._scan(self.users)
 
     def scan_items(self) -> Iterator[ItemRow]:
         """Yield the rows of all items."""
-        return self._scan(self._items)
+        return self._scan(self.items)
 
-    def _scan(self, table: "_Table[R]", at_once: int = 1000) -> Iterator[R]:
-        keys = self._client.scan_iter(match=table.pattern, count=at_once)
+    def scan_sessions(self) -> Iterator[SessionRow]:
+        """Yield the rows of all visits."""
+        return self._scan(self.sessions)
+
+    def _scan(self, table: RowTable[R], at_once: int = 1000) -> Iterator[R]:
+        keys = self.client.scan_iter(match=table.pattern, count=at_once)
         while part := list(dict.fromkeys(islice(keys, at_once))):
             yield from (row for row in self._read(table, [table.entity(key) for key in part]) if row is not None)
 
-    def _read(self, table: "_Table[R]", keys: Sequence[str]) -> list[R | None]:
-        with self._client.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.execute_command("HMGET", table.key(key), *table.field_names)
-            return [table.row(key, values) for key, values in zip(keys, pipe.execute(), strict=True)]
+    def _read(self, table: RowTable[R], entities: Sequence[str]) -> list[R | None]:
+        with self.client.pipeline(transaction=False) as pipe:
+            for entity in entities:
+                pipe.execute_command("HGET", table.key(entity), table.row_field)
+            return [table.row(body) for body in pipe.execute()]
 
 
-class _Table(Generic[R]):
-    """How one feature view lies in Redis."""
-
-    def __init__(
-        self, view: str, join_key: str, project: str, columns: Callable[[R], dict[str, Any]], build: Callable[[str, dict[str, Any]], R]
-    ) -> None:
-        name = join_key.encode()
-        self._head = struct.pack("<III", 1, _STRING, len(name)) + name + struct.pack("<I", _STRING)
-        self._tail = project.encode()
-        self._timestamp_name = f"_ts:{view}".encode()
-        self._columns = columns
-        self._build = build
-        self._view = view
-        self._names = list(_COLUMNS[view])
-        self._hashed = {name: struct.pack("<I", mmh3.hash(f"{view}:{name}", signed=False)) for name in self._names}
-        self.field_names = list(self._hashed.values())
-
-    def key(self, value: str) -> bytes:
-        raw = value.encode()
-        return self._head + struct.pack("<I", len(raw)) + raw + self._tail
-
-    @property
-    def pattern(self) -> bytes:
-        """What Redis's SCAN must match to find the keys of this table."""
-        return self._head + b"*" + self._tail
-
-    def entity(self, key: bytes) -> str:
-        """Return the value that `key` was made of."""
-        return key[len(self._head) + 4 : len(key) - len(self._tail)].decode()
-
-    def fields(self, row: R, updated_ms: int) -> list[bytes]:
-        """Return names and values in turn, as HSET takes them."""
-        stamp = Timestamp(seconds=updated_ms // 1000, nanos=updated_ms % 1000 * 1_000_000)
-        fields = [self._timestamp_name, stamp.SerializeToString()]
-        for name, value in self._columns(row).items():
-            fields += (self._hashed[name], _encode(_COLUMNS[self._view][name], value))
-        return fields
-
-    def row(self, key: str, values: Sequence[bytes | None]) -> R | None:
-        if all(value is None for value in values):
-            return None
-        return self._build(key, {name: _decode(value) for name, value in zip(self._names, values, strict=True) if value is not None})
+def require_positions(expected: Positions, held: Positions) -> None:
+    """Raise StoreBehind where a position is gone or older than expected."""
+    behind = []
+    for source, offset in expected.items():
+        found = held.get(source)
+        if offset is not None and (found is None or found < offset):
+            behind.append(source)
+    if behind:
+        raise StoreBehind(behind)
 
 
-def _load_value_message() -> Any:
-    """Load Feast's generated `Value` message from its file, without running Feast's package."""
-    spec = importlib.util.find_spec("feast")
-    if spec is None or spec.origin is None:
-        raise ImportError("feast is not installed; it defines how online rows are encoded")
-    path = Path(spec.origin).parent / "protos" / "feast" / "types" / "Value_pb2.py"
-    message = importlib.util.spec_from_file_location("headrace_feast_value", path)
-    if message is None or message.loader is None:
-        raise ImportError(f"{path} is missing: this version of feast keeps its messages elsewhere")
-    module = importlib.util.module_from_spec(message)
-    message.loader.exec_module(module)
-    return module.Value
+def _sha(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
-_Value = _load_value_message()
-
-_COLUMNS: dict[str, dict[str, str]] = {
-    USER_VIEW: {
-        "history_items": "string_list_val",
-        "history_kinds": "string_list_val",
-        "history_times_ms": "int64_list_val",
-        "steps": "int64_val",
-        "views": "int64_val",
-        "carts": "int64_val",
-        "purchases": "int64_val",
-        "updated_ms": "int64_val",
-        "offsets": "string_val",
-    },
-    ITEM_VIEW: {
-        "views": "int64_val",
-        "carts": "int64_val",
-        "purchases": "int64_val",
-        "units": "int64_val",
-        "decayed_views": "double_val",
-        "decayed_purchases": "double_val",
-        "price": "double_val",
-        "category": "string_val",
-        "updated_ms": "int64_val",
-        "offsets": "string_val",
-    },
-}
-
-
-def _encode(kind: str, value: Any) -> bytes:
-    message = _Value()
-    # None is a message with nothing set: Feast reads its own `null_val` as the number 0.
-    if value is None:
-        return b""
-    if kind.endswith("_list_val"):
-        # An empty list would otherwise be no list, and be read back as none.
-        getattr(message, kind).SetInParent()
-        getattr(message, kind).val.extend(value)
-    else:
-        setattr(message, kind, value)
-    return bytes(message.SerializeToString())
-
-
-def _decode(raw: bytes) -> Any:
-    message = _Value.FromString(raw)
-    kind = message.WhichOneof("val")
-    if kind is None or kind == "null_val":
-        return None
-    value = getattr(message, kind)
-    return list(value.val) if kind.endswith("_list_val") else value
-
-
-def _user_columns(row: UserRow) -> dict[str, Any]:
-    return {
-        "history_items": [entry.item_id for entry in row.history],
-        "history_kinds": [entry.kind for entry in row.history],
-        "history_times_ms": [entry.time_ms for entry in row.history],
-        "steps": row.steps,
-        "views": row.views,
-        "carts": row.carts,
-        "purchases": row.purchases,
-        "updated_ms": row.updated_ms,
-        "offsets": json.dumps(row.offsets),
-    }
-
-
-def _user_row(shopper_id: str, columns: dict[str, Any]) -> UserRow:
-    items, kinds, times = (columns.pop(name, []) for name in ("history_items", "history_kinds", "history_times_ms"))
-    history = [HistoryEntry(*entry) for entry in zip(items, kinds, times, strict=True)]
-    return UserRow(shopper_id=shopper_id, history=history, **columns | {"offsets": json.loads(columns["offsets"])})
-
-
-def _item_columns(row: ItemRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in _COLUMNS[ITEM_VIEW]} | {"offsets": json.dumps(row.offsets)}
-
-
-def _item_row(item_id: str, columns: dict[str, Any]) -> ItemRow:
-    return ItemRow(item_id=item_id, **columns | {"offsets": json.loads(columns["offsets"])})
+_WRITE_ROW_SHA = _sha(_WRITE_ROW)
+_MOVE_POSITION_SHA = _sha(_MOVE_POSITION)

@@ -21,3 +21,12 @@ Offsets = Annotated[
     dict[str, int],
     Meta(description="the last offset taken in of each source partition, as {'topic/partition': offset}"),
 ]
+NewestTimes = Annotated[
+    dict[str, int],
+    Meta(description="the newest event time of each source partition, as {'topic/partition': milliseconds since 1970}"),
+]
+Base64 = Annotated[bytes, Meta(extra_json_schema={"pattern": r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"})]
+RecentEvents = Annotated[
+    dict[str, Base64],
+    Meta(description="the last events of each source partition, oldest first: 16 bytes each, a hash of the event id and the offset"),
+]

@@ -3,93 +3,113 @@
 For each batch of records, in this order: fold into rows, write the rows to Redis, send changelog rows and item changes, and
 only once those are acknowledged commit the offsets. Whatever point a crash comes at, the batch is read again, and the offset
 in each row tells which events it holds already. Since the crash may have come between the write and the sending, the rows and
-item changes of skipped events are sent again as well; who reads them knows them by the same offsets.
+item changes of such events are sent again as well; who reads them knows them by the same offsets.
+
+Redis itself may lose what was written last, or all. Its positions tell (`features/online_store.py`), and the worker then reads
+again from where they stand, or where they are gone restores the rows of its partitions first (`restore.py`).
 """
 
 import logging
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Generic, TypeVar
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from msgspec import Struct
-from msgspec.structs import replace
 
-from headrace.features.item_row import changes_of, fold_item
-from headrace.features.online_store import ITEM_VIEW, USER_VIEW, OnlineStore
-from headrace.features.user_row import Place, fold_user
-from headrace.schemas import (
-    Cause,
-    Click,
-    Event,
-    InvalidMessage,
-    ItemChange,
-    ItemRow,
-    Purchase,
-    UserRow,
-    check_event,
-    decode,
-    encode,
-    shopper_id,
-)
+from headrace.features.fingerprint import fingerprint
+from headrace.features.folding import Arrival, RowFolder, Taken
+from headrace.features.online_store import OnlineStore, StoreBehind
+from headrace.features.place import REMEMBERED, Place
+from headrace.schemas import Click, Event, InvalidMessage, ItemChange, Purchase, check_event, decode, encode, shopper_id
 from headrace.schemas.topics import CLICKS, ITEM_CHANGES, ITEM_FEATURES, PURCHASES, USER_FEATURES, Topic
 from headrace.schemas.wire import now_ms
 from headrace.streams import kafka, metrics
 from headrace.streams.dead_letters import DeadLetters
+from headrace.streams.restore import ForeignStore, restore, tail_start
 
 log = logging.getLogger(__name__)
 
 COMPONENT = "feature-worker"
-LARGEST_BATCH = 500
+LARGEST_BATCH = 2000
 PATIENCE_MS = 5
 ITEM_LINGER_MS = 50
 COMMIT_EVERY_S = 0.5
-ROWS_KEPT = 200_000
+CHECK_EVERY_S = 1.0
+SOURCES = (CLICKS, PURCHASES, ITEM_CHANGES)
 
-K = TypeVar("K", bound=Hashable)
-R = TypeVar("R")
+
+class DefinitionsChanged(RuntimeError):
+    """The rows in the store were made by other feature definitions than those of this version."""
+
+    def __init__(self, ours: str, theirs: str) -> None:
+        super().__init__(
+            f"the rows in the online store were made by feature definitions {theirs}, this version makes {ours}; "
+            "make them anew beside the old ones with: headrace replay --into 1, and then: headrace features switch 1"
+        )
 
 
 class FeatureWorker:
     """Consumes as a member of the group `feature-worker`; any number of workers share the partitions."""
 
-    def __init__(self, bootstrap: str, store: OnlineStore, instance: str = "", clock: Callable[[], int] = now_ms) -> None:
+    def __init__(
+        self, bootstrap: str, store: OnlineStore, instance: str = "", clock: Callable[[], int] = now_ms, definitions: str | None = None
+    ) -> None:
+        self._bootstrap = bootstrap
         self._consumer = kafka.consumer(bootstrap, COMPONENT, group=COMPONENT, instance=instance, patience_ms=PATIENCE_MS)
         self._producer = kafka.producer(bootstrap, COMPONENT)
-        # Nobody waits for item rows, so these gather for longer, into fewer requests.
-        self._item_producer = kafka.producer(bootstrap, f"{COMPONENT}-items", **{"linger.ms": ITEM_LINGER_MS})
+        # Nobody waits for item rows, so these gather for longer, into fewer requests. A change never times out by itself, since
+        # a later one that came through would tell the item's row that it has taken in all before it.
+        self._item_producer = kafka.producer(bootstrap, f"{COMPONENT}-items", **{"linger.ms": ITEM_LINGER_MS, "delivery.timeout.ms": 0})
         self._dead_letters = DeadLetters(self._producer, COMPONENT)
         self._store = store
         self._clock = clock
-        self._users: RowCache[UserRow] = RowCache(store.read_users, lambda key: UserRow(shopper_id=key))
-        self._items: RowCache[ItemRow] = RowCache(store.read_items, lambda key: ItemRow(item_id=key))
+        self._definitions = definitions or fingerprint()
+        self._folder = RowFolder(store)
         self._done: dict[tuple[str, int], int] = {}
-        self._committed_at = time.monotonic()
-        topics = [topic.name for topic in (CLICKS, PURCHASES, ITEM_CHANGES)]
-        self._consumer.subscribe(topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self._uncommitted: Counter[tuple[str, str]] = Counter()
+        self._committed_at = self._checked_at = time.monotonic()
+        self._owned: list[TopicPartition] = []
+        self._behind: list[str] = []
+        self._claim()
+        self._consumer.subscribe([topic.name for topic in SOURCES], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     def run(self, stop: threading.Event, ready: threading.Event) -> None:
         """Work until `stop` is set; then commit and leave the group. `ready` is set once partitions are assigned."""
         try:
             while not stop.is_set():
                 self.step(timeout_s=0.1)
-                if self._consumer.assignment():
+                if self._owned and not self._behind:
                     ready.set()
             self.commit()
         finally:
-            self._consumer.close()
+            self.close()
+
+    def close(self) -> None:
+        """Leave the group without a commit."""
+        self._consumer.close()
 
     def step(self, timeout_s: float) -> int:
-        """Take in what has arrived, waiting up to `timeout_s` for the first record; return the number of records."""
-        records = kafka.next_batch(self._consumer, LARGEST_BATCH, timeout_s)
-        if records:
-            self._take_in(records)
-        self._producer.poll(0)
-        self._item_producer.poll(0)
-        if time.monotonic() - self._committed_at > COMMIT_EVERY_S:
-            self.commit()
+        """Take in what has arrived, waiting up to `timeout_s` for the first record; return the number of records.
+
+        Raises RedisError, KafkaException, DefinitionsChanged, ForeignStore: whoever runs the worker starts another.
+        """
+        try:
+            if self._behind:
+                raise StoreBehind(self._behind)
+            records = kafka.next_batch(self._consumer, LARGEST_BATCH, timeout_s)
+            for part in self._portions(records):
+                self._take_in(part)
+            self._producer.poll(0)
+            self._item_producer.poll(0)
+            now_s = time.monotonic()
+            if now_s - self._committed_at > COMMIT_EVERY_S:
+                self.commit()
+            if now_s - self._checked_at > CHECK_EVERY_S:
+                self._check()
+        except StoreBehind as error:
+            self._recover(error)
+            return 0
         return len(records)
 
     def commit(self) -> None:
@@ -102,24 +122,49 @@ class FeatureWorker:
         self._dead_letters.confirm()
         self._consumer.commit(offsets=[TopicPartition(*place, offset + 1) for place, offset in self._done.items()], asynchronous=False)
         self._done.clear()
+        self._uncommitted.clear()
+
+    def _portions(self, records: Sequence[Message]) -> Iterable[Sequence[Message]]:
+        """Yield the records in portions, with a commit between them where one shopper has more than a row remembers.
+
+        What is read again after a crash is then always among the events by which the row knows what it counted.
+        """
+        begun = 0
+        for number, record in enumerate(records):
+            if record.topic() == ITEM_CHANGES.name:
+                continue
+            key = record.topic() or "", str(record.key())
+            self._uncommitted[key] += 1
+            if self._uncommitted[key] >= REMEMBERED:
+                yield records[begun : number + 1]
+                begun = number + 1
+                self.commit()
+        if begun < len(records):
+            yield records[begun:]
 
     def _take_in(self, records: Sequence[Message]) -> None:
-        events: list[tuple[Message, Place, Event]] = []
+        arrivals: list[Arrival] = []
+        traces: dict[str, Message] = {}
         changes: list[ItemChange] = []
+        reached: dict[str, int] = {}
         for record in records:
+            place = _place(record)
+            reached[place.source] = place.offset
             try:
                 if record.topic() == ITEM_CHANGES.name:
                     changes.append(decode(ItemChange, record.value(), record.headers()))
                 else:
-                    events.append((record, _place(record), self._event(record)))
+                    event = self._event(record)
+                    arrivals.append((event, place))
+                    traces[shopper_id(event)] = record
             except InvalidMessage as error:
                 self._dead_letters.refuse(record, error)
                 metrics.REFUSED.labels(COMPONENT).inc()
-        users = self._fold_events(events)
-        items = self._fold_changes(changes)
-        self._store.write(users, items)
-        self._observe(events, len(users), len(items))
-        self._send(events, users, items)
+        started_s = time.perf_counter()
+        taken = self._folder.take_in(arrivals, changes, reached)
+        metrics.FEATURE_WRITE.observe(time.perf_counter() - started_s)
+        self._observe(arrivals, taken)
+        self._send(taken, traces)
         for record in records:
             self._done[_partition(record)] = _offset(record)
 
@@ -129,101 +174,114 @@ class FeatureWorker:
         check_event(event, self._clock())
         return event
 
-    def _fold_events(self, events: Sequence[tuple[Message, Place, Event]]) -> list[UserRow]:
-        self._users.load({shopper_id(event) for _, _, event in events})
-        touched = {}
-        for record, place, event in events:
-            key = shopper_id(event)
-            before = self._users[key]
-            after = fold_user(before, event, place)
-            counter = metrics.REPEATED if after is before else metrics.EVENTS
-            counter.labels(record.topic()).inc()
-            if after.cause is None:
-                # A row that was read back: the online store does not keep what caused it.
-                after = replace(after, cause=Cause(event_id=event.event_id, published_ms=place.published_ms))
-            self._users[key] = touched[key] = after
-        return list(touched.values())
-
-    def _fold_changes(self, changes: Sequence[ItemChange]) -> list[ItemRow]:
-        self._items.load({change.item_id for change in changes})
-        touched = {}
-        for change in changes:
-            touched[change.item_id] = self._items[change.item_id] = fold_item(self._items[change.item_id], change)
-        return list(touched.values())
-
-    def _observe(self, events: Sequence[tuple[Message, Place, Event]], users: int, items: int) -> None:
+    def _observe(self, arrivals: Sequence[Arrival], taken: Taken) -> None:
         now = self._clock()
-        for _, place, _ in events:
+        for _, place in arrivals:
             metrics.FEATURE_FRESHNESS.observe(max(0, now - place.published_ms) / 1000)
-        metrics.ROWS_WRITTEN.labels(USER_VIEW).inc(users)
-        metrics.ROWS_WRITTEN.labels(ITEM_VIEW).inc(items)
+        metrics.EVENTS.inc(taken.counted)
+        metrics.REPLAYED.inc(taken.replayed)
+        metrics.REPEATED.inc(taken.repeated)
+        metrics.LATE.inc(taken.late)
+        metrics.WRITES_REFUSED.inc(taken.refused_writes)
+        for view, rows in taken.rows_written.items():
+            metrics.ROWS_WRITTEN.labels(view).inc(rows)
 
-    def _send(self, events: Sequence[tuple[Message, Place, Event]], users: Iterable[UserRow], items: Iterable[ItemRow]) -> None:
-        traces = {shopper_id(event): record for record, _, event in events}
-        for user in users:
-            self._produce(self._producer, USER_FEATURES, user.shopper_id, user, traces[user.shopper_id])
-        for record, place, event in events:
-            for change in changes_of(event, place):
-                self._produce(self._item_producer, ITEM_CHANGES, change.item_id, change, record)
-        for item in items:
-            self._produce(self._item_producer, ITEM_FEATURES, item.item_id, item, None)
+    def _send(self, taken: Taken, traces: dict[str, Message]) -> None:
+        for key, (_, body) in taken.users.items():
+            self._produce(self._producer, USER_FEATURES, key, body, traces.get(key))
+        for event, change in taken.changes:
+            self._produce(self._item_producer, ITEM_CHANGES, change.item_id, encode(change), traces[shopper_id(event)])
+        for key, (_, body) in taken.items.items():
+            self._produce(self._item_producer, ITEM_FEATURES, key, body, None)
 
-    def _produce(self, producer: Producer, topic: Topic, key: str, message: Struct, cause: Message | None) -> None:
+    def _produce(self, producer: Producer, topic: Topic, key: str, body: bytes, cause: Message | None) -> None:
         attributes = [("traceparent", value) for name, value in _headers(cause) if name == "traceparent"]
         while True:
             try:
-                producer.produce(topic.name, encode(message), key, headers=attributes, on_delivery=kafka.must_arrive)
+                producer.produce(topic.name, body, key, headers=attributes, on_delivery=kafka.must_arrive)
                 return
             except BufferError:
                 producer.poll(0.05)
 
+    def _claim(self) -> None:
+        held = self._store.claim_definitions(self._definitions)
+        if held != self._definitions:
+            raise DefinitionsChanged(self._definitions, held)
+
+    def _check(self) -> None:
+        """Look whether the store still holds what was written to it, though nothing may be there to be written."""
+        self._checked_at = time.monotonic()
+        self._claim()
+        self._store.read_checked([], self._folder.expected)
+
+    def _recover(self, error: StoreBehind) -> None:
+        """Go back to where the store stands, and restore the rows of partitions of which it knows nothing any more."""
+        log.warning("the store is behind", extra={"reason": str(error)})
+        metrics.STORE_BEHIND.inc()
+        self._claim()
+        self._behind = error.sources
+        self._done.clear()
+        self._uncommitted.clear()
+        held = self._store.positions([_source(place) for place in self._owned])
+        lost = {place.partition for place in self._owned if _source(place) in error.sources and held[_source(place)] is None}
+        for number in sorted(lost):
+            rows = restore(self._bootstrap, self._store, number)
+            log.warning("rows restored from the changelogs", extra={"partition": number, "rows": rows})
+        self._folder.start_from(held)
+        places = []
+        for place in self._owned:
+            position = held[_source(place)]
+            start = tail_start(self._consumer, place, self._clock()) if position is None else position + 1
+            places.append(TopicPartition(place.topic, place.partition, start))
+        self._consumer.assign(places)
+        self._behind = []
+
     def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        # Another worker may have written these rows since they were last ours.
-        self._users.clear()
-        self._items.clear()
-        log.info("partitions assigned", extra={"partitions": [f"{place.topic}/{place.partition}" for place in places]})
+        """Begin at what is committed, or before it where the store has not come so far."""
+        self._owned = places
+        self._done.clear()
+        self._uncommitted.clear()
+        committed = {_source(place): place.offset for place in consumer.committed(places, timeout=30.0)} if places else {}
+        held = self._store.positions(list(committed))
+        # Another worker may have written the rows since they were last ours.
+        self._folder.start_from(held)
+        starts = []
+        for place in places:
+            source = _source(place)
+            low, high = kafka.watermarks(consumer, place.topic, place.partition)
+            position, begun = held[source], committed[source]
+            if position is not None and position >= high:
+                raise ForeignStore(source, position, high)
+            if position is None and begun > low:
+                self._behind.append(source)
+            start = begun if begun >= 0 else low
+            starts.append(TopicPartition(place.topic, place.partition, start if position is None else min(start, position + 1)))
+        consumer.assign(starts)
+        log.info("partitions assigned", extra={"partitions": sorted(committed)})
 
     def _revoked(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         self.commit()
+        self._forget()
 
     def _lost(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         # They belong to another worker by now, which reads on from what was committed.
+        self._forget()
+        log.warning("partitions lost", extra={"partitions": sorted(map(_source, places))})
+
+    def _forget(self) -> None:
+        self._owned, self._behind = [], []
         self._done.clear()
-        log.warning("partitions lost", extra={"partitions": [f"{place.topic}/{place.partition}" for place in places]})
-
-
-class RowCache(Generic[R]):
-    """The newest rows by key, read from the online store when they are not at hand."""
-
-    def __init__(self, read: Callable[[Sequence[str]], list[R | None]], empty: Callable[[str], R], limit: int = ROWS_KEPT) -> None:
-        self._read = read
-        self._empty = empty
-        self._limit = limit
-        self._rows: OrderedDict[str, R] = OrderedDict()
-
-    def load(self, keys: Iterable[str]) -> None:
-        """Make sure that the rows of these keys are at hand, reading the missing ones in one round trip."""
-        while len(self._rows) > self._limit:
-            self._rows.popitem(last=False)
-        missing = [key for key in keys if key not in self._rows]
-        for key, row in zip(missing, self._read(missing) if missing else [], strict=True):
-            self._rows[key] = self._empty(key) if row is None else row
-
-    def __getitem__(self, key: str) -> R:
-        self._rows.move_to_end(key)
-        return self._rows[key]
-
-    def __setitem__(self, key: str, row: R) -> None:
-        self._rows[key] = row
-
-    def clear(self) -> None:
-        """Forget all rows."""
-        self._rows.clear()
+        self._uncommitted.clear()
+        self._folder.start_from({})
 
 
 def _place(record: Message) -> Place:
     topic, partition = _partition(record)
     return Place(f"{topic}/{partition}", _offset(record), max(0, record.timestamp()[1]))
+
+
+def _source(place: TopicPartition) -> str:
+    return f"{place.topic}/{place.partition}"
 
 
 def _partition(record: Message) -> tuple[str, int]:

@@ -15,7 +15,8 @@ import faust
 from mode import Service
 
 from headrace.features.online_store import OnlineStore, connect
-from headrace.features.user_row import Place, entries_of
+from headrace.features.place import Place
+from headrace.features.user_row import entries_of
 from headrace.schemas import Click, Event, InvalidMessage, Purchase, check_event, decode, shopper_id
 from headrace.schemas.topics import CLICKS, PURCHASES
 from headrace.schemas.wire import now_ms

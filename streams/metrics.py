@@ -9,8 +9,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, His
 # Fine steps of 1.2 from 0.5 ms to about 2 minutes, so that a p99 read off the buckets is right to a fifth.
 LATENCY_BUCKETS = tuple(0.0005 * 1.2**step for step in range(68))
 
-EVENTS = Counter("headrace_feature_events", "Events folded into feature rows", ["topic"])
-REPEATED = Counter("headrace_feature_events_repeated", "Events skipped because their row holds them already", ["topic"])
+EVENTS = Counter("headrace_feature_events", "Events folded into feature rows")
+REPLAYED = Counter("headrace_feature_events_replayed", "Events read again and passed over, since their row holds them already")
+REPEATED = Counter("headrace_feature_events_repeated", "Events that their publisher sent twice, by the same event id")
+LATE = Counter("headrace_feature_events_late", "Events later than the watermark, which the windows leave out")
+FEATURE_WRITE = Histogram("headrace_feature_write_seconds", "Time to fold a batch and write its rows", buckets=LATENCY_BUCKETS)
+WRITES_REFUSED = Counter("headrace_feature_writes_refused", "Row writes refused, since another worker has written the row meanwhile")
+STORE_BEHIND = Counter("headrace_feature_store_behind", "Times at which the online store was found to have lost rows")
 REFUSED = Counter("headrace_dead_letters", "Records sent to dead-letters", ["component"])
 UNREADABLE = Counter("headrace_unreadable_records", "Records passed over, since another part puts them into dead-letters", ["component"])
 ROWS_WRITTEN = Counter("headrace_feature_rows_written", "Rows written to the online store", ["view"])

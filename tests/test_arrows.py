@@ -58,7 +58,7 @@ def test_every_form_of_import_is_seen() -> None:
     source = """
 import headrace.streams.kafka
 from headrace import deploy
-from headrace.features.user_row import Place
+from headrace.features.place import Place
 from headracer import streams
 def late():
     from headrace.schemas import Click

@@ -1,6 +1,6 @@
 """Feast is held beside the direct way to the online store: it reads what we write, and we read what it writes."""
 
-import json
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -13,15 +13,24 @@ import pytest
 import redis
 
 from headrace.deploy.feature_repository import UnsuitableRedis, apply, connection_string, open_store, repository_file
-from headrace.features.online_store import FEATURE_SERVICE, ITEM_VIEW, USER_VIEW, OnlineStore, connect
-from headrace.schemas import Cause, HistoryEntry, ItemRow, UserRow
+from headrace.features.columns import ITEM_VIEW, SESSION_VIEW, SESSIONS, USER_VIEW, View
+from headrace.features.columns import ITEMS as ITEM_COLUMNS
+from headrace.features.columns import USERS as USER_COLUMNS
+from headrace.features.online_store import FEATURE_SERVICE, OnlineStore, connect
+from headrace.schemas import Cause, HistoryEntry, ItemRow, Pane, SessionRow, UserRow
+from headrace.schemas.feature_rows import Row
 
 NOW_MS = 1_760_000_000_123
 
 USERS = [
     UserRow(
         shopper_id="ada",
-        history=[HistoryEntry("lamp", "view", NOW_MS - 7), HistoryEntry("Stühle & more", "cart", NOW_MS)],
+        history=[HistoryEntry("lamp", "view", NOW_MS - 7, 19.9, "Möbel"), HistoryEntry("Stühle & more", "cart", NOW_MS, 0.0, "")],
+        panes=[Pane(NOW_MS - 123, 2**40, 1, 1, 9.75), Pane(NOW_MS - 23)],
+        recent={"clicks/0": b"\x00\xff" * 8},
+        cause=Cause(event_id="e", published_ms=1),
+        seen_ms=NOW_MS + 5,
+        spend=12.25,
         steps=1234,
         views=1000,
         carts=200,
@@ -69,7 +78,7 @@ def feast_store(tmp_path_factory: pytest.TempPathFactory) -> Opened:
     def opened(url: str) -> Any:
         if url not in stores:
             registry = folder / f"{len(stores)}" / "registry.db"
-            assert apply(registry, url) == ["user", "item", USER_VIEW, ITEM_VIEW, FEATURE_SERVICE]
+            assert apply(registry, url) == ["user", "item", "session", USER_VIEW, ITEM_VIEW, SESSION_VIEW, FEATURE_SERVICE]
             stores[url] = open_store(registry, url)
         return stores[url]
 
@@ -81,26 +90,24 @@ def client(clean_redis: str) -> redis.Redis:
     return connect(clean_redis)
 
 
+def columns(view: View, row: Row | None) -> dict[str, Any]:
+    names = [column.name for column in view.columns]
+    return dict.fromkeys(names) if row is None else dict(zip(names, view.values(row), strict=True))
+
+
+def comparable(value: Any) -> Any:
+    """Return a value in which NaN equals itself."""
+    if isinstance(value, list):
+        return [comparable(part) for part in value]
+    return "nan" if isinstance(value, float) and math.isnan(value) else value
+
+
 def user_columns(row: UserRow | None) -> dict[str, Any]:
-    if row is None:
-        return dict.fromkeys([*UserRow.__struct_fields__[2:7], "history_items", "history_kinds", "history_times_ms"])
-    return {
-        "history_items": [entry.item_id for entry in row.history],
-        "history_kinds": [entry.kind for entry in row.history],
-        "history_times_ms": [entry.time_ms for entry in row.history],
-        "steps": row.steps,
-        "views": row.views,
-        "carts": row.carts,
-        "purchases": row.purchases,
-        "updated_ms": row.updated_ms,
-        "offsets": json.dumps(row.offsets),
-    }
+    return {name: comparable(value) for name, value in columns(USER_COLUMNS, row).items()}
 
 
-def item_columns(row: ItemRow) -> dict[str, Any]:
-    columns = msgspec.structs.asdict(row)
-    del columns["item_id"]
-    return columns | {"offsets": json.dumps(row.offsets)}
+def item_columns(row: ItemRow | None) -> dict[str, Any]:
+    return columns(ITEM_COLUMNS, row)
 
 
 def all_hashes(client: redis.Redis) -> dict[Any, Any]:
@@ -111,7 +118,7 @@ def as_feast_reads(store: Any, view: str, key: str, values: list[str], names: li
     features = [f"{view}:{name}" for name in names]
     found = store.get_online_features(features=features, entity_rows=[{key: value} for value in values]).to_dict()
     assert found[key] == values
-    return [{name: found[name][place] for name in names} for place in range(len(values))]
+    return [{name: comparable(found[name][place]) for name in names} for place in range(len(values))]
 
 
 def test_feast_reads_the_users_that_we_write(feast_store: Opened, client: redis.Redis, clean_redis: str) -> None:
@@ -146,42 +153,41 @@ def test_the_feature_service_names_all_columns_of_both_views(feast_store: Opened
     rows = [{"user_id": "ada", "item_id": "lamp"}]
     found = store.get_online_features(features=service, entity_rows=rows, full_feature_names=True).to_dict()
     del found["user_id"], found["item_id"]
+    found = {name: comparable(value) for name, value in found.items()}
     users = {f"{USER_VIEW}__{name}": [value] for name, value in user_columns(USERS[0]).items()}
     assert found == users | {f"{ITEM_VIEW}__{name}": [value] for name, value in item_columns(ITEMS[0]).items()}
 
 
-def test_we_read_the_rows_that_feast_writes(feast_store: Opened, client: redis.Redis, clean_redis: str) -> None:
-    store, ours = feast_store(clean_redis), OnlineStore(client)
-    at = [datetime.fromtimestamp(NOW_MS / 1000, UTC)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for user in USERS[:2]:
-            columns = {name: [value] for name, value in user_columns(user).items()}
-            store.write_to_online_store(USER_VIEW, inputs={"user_id": [user.shopper_id], "event_timestamp": at} | columns)
-        for item in ITEMS:
-            columns = {name: [value] for name, value in item_columns(item).items()}
-            store.write_to_online_store(ITEM_VIEW, inputs={"item_id": [item.item_id], "event_timestamp": at} | columns)
-    assert ours.read_users([user.shopper_id for user in USERS[:2]]) == USERS[:2]
-    assert ours.read_items([item.item_id for item in ITEMS]) == ITEMS
+def test_feast_reads_the_visits_that_we_write(feast_store: Opened, client: redis.Redis, clean_redis: str) -> None:
+    visit = SessionRow(
+        session_id="s-1", views=3, spend=1.5, first_ms=NOW_MS - 9, updated_ms=NOW_MS, seen_ms=NOW_MS, offsets={"clicks/0": 1}
+    )
+    OnlineStore(client).write(sessions=[visit])
+    expected = columns(SESSIONS, visit)
+    assert as_feast_reads(feast_store(clean_redis), SESSION_VIEW, "session_id", ["s-1"], list(expected)) == [expected]
+    assert OnlineStore(client).read_sessions(["s-1", "s-2"]) == [visit, None]
 
 
 def test_both_leave_the_same_keys_and_the_same_bytes(feast_store: Opened, client: redis.Redis, clean_redis: str) -> None:
-    user = USERS[0]
+    user = msgspec.structs.replace(USERS[0], last_purchase_ms=5)
     OnlineStore(client).write([user], [])
     ours = all_hashes(client)
     client.flushall()
-    columns = {name: [value] for name, value in user_columns(user).items()}
-    at = [datetime.fromtimestamp(NOW_MS / 1000, UTC)]
+    told = {name: [value] for name, value in columns(USER_COLUMNS, user).items()}
+    at = [datetime.fromtimestamp(user.seen_ms / 1000, UTC)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        feast_store(clean_redis).write_to_online_store(USER_VIEW, inputs={"user_id": ["ada"], "event_timestamp": at} | columns)
-    assert all_hashes(client) == ours
+        feast_store(clean_redis).write_to_online_store(USER_VIEW, inputs={"user_id": ["ada"], "event_timestamp": at} | told)
+    theirs = all_hashes(client)
+    assert theirs.keys() == ours.keys()
+    for key, fields in theirs.items():
+        # Ours holds the whole row besides, from which a worker goes on.
+        assert {name: value for name, value in ours[key].items() if name != f"_row:{USER_VIEW}".encode()} == fields
 
 
-def test_rows_come_back_as_they_were_save_for_their_cause(client: redis.Redis) -> None:
+def test_rows_come_back_as_they_were(client: redis.Redis) -> None:
     ours = OnlineStore(client)
-    caused = msgspec.structs.replace(USERS[0], cause=Cause(event_id="e", published_ms=1))
-    ours.write([caused, *USERS[1:]], ITEMS)
+    ours.write(USERS, ITEMS)
     assert ours.read_users([user.shopper_id for user in USERS]) == USERS
     assert ours.read_items([item.item_id for item in ITEMS]) == ITEMS
     assert ours.read_users([]) == []
@@ -202,7 +208,7 @@ def test_applying_twice_gives_one_repository(feast_store: Opened, clean_redis: s
     registry = tmp_path / "deeper" / "registry.db"
     assert apply(registry, clean_redis) == apply(registry, clean_redis)
     store = open_store(registry, clean_redis)
-    assert sorted(view.name for view in store.list_feature_views()) == [ITEM_VIEW, USER_VIEW]
+    assert sorted(view.name for view in store.list_feature_views()) == [ITEM_VIEW, SESSION_VIEW, USER_VIEW]
     assert store.project == "headrace"
 
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.features.item_row import HALF_LIFE_MS, changes_of, decay, fold_item
-from headrace.features.user_row import Place
+from headrace.features.item_row import HALF_LIFE_MS, changes_of, fold_item
+from headrace.features.place import Place
+from headrace.features.windows import decay
 from headrace.schemas import Click, ItemChange, ItemRow, OrderLine, Purchase
 
 START_MS = 1_760_000_000_000
@@ -77,22 +78,24 @@ def test_plain_counts_are_those_of_the_changes_and_what_is_known_last_stays(log:
     kinds = [change.kind for change in log]
     assert (row.views, row.carts, row.purchases) == (kinds.count("view"), kinds.count("cart"), kinds.count("purchase"))
     assert row.units == sum(change.quantity for change in log if change.kind == "purchase")
-    assert row.price == next((change.price for change in reversed(log) if change.price is not None), None)
-    assert row.category == next((change.category for change in reversed(log) if change.category is not None), None)
+    prices = [(change.event_time_ms, change.price) for change in log if change.price is not None]
+    assert row.price == max(prices, default=(0, None))[1]
+    assert (row.lowest_price, row.highest_price) == (min((p for _, p in prices), default=None), max((p for _, p in prices), default=None))
+    assert row.category == max(((change.event_time_ms, change.category) for change in log if change.category), default=(0, None))[1]
 
 
 def test_a_count_halves_each_day_and_fades_to_nothing_without_an_error() -> None:
-    assert decay(0) == 1.0
-    assert decay(HALF_LIFE_MS) == 0.5
-    assert decay(2 * HALF_LIFE_MS) == 0.25
-    assert decay(2**53) == 0.0
+    assert decay(0, HALF_LIFE_MS) == 1.0
+    assert decay(HALF_LIFE_MS, HALF_LIFE_MS) == 0.5
+    assert decay(2 * HALF_LIFE_MS, HALF_LIFE_MS) == 0.25
+    assert decay(2**53, HALF_LIFE_MS) == 0.0
 
 
 def test_an_order_makes_one_change_for_each_item_with_its_quantity_added() -> None:
     lines = [OrderLine(item_id="lamp", quantity=2, unit_price=9.5), OrderLine(item_id="chair"), OrderLine(item_id="lamp")]
     order = Purchase(event_id="e", event_time_ms=START_MS, order_id="o", lines=lines, currency="EUR", user_id="ada")
     lamp, chair = changes_of(order, Place("purchases/2", 7, published_ms=1))
-    assert (lamp.item_id, lamp.quantity, lamp.price, lamp.source, lamp.offset) == ("lamp", 3, 9.5, "purchases/2", 7)
+    assert (lamp.item_id, lamp.quantity, lamp.price, lamp.amount, lamp.source, lamp.offset) == ("lamp", 3, 9.5, 19.0, "purchases/2", 7)
     assert (chair.item_id, chair.quantity, chair.price, chair.kind) == ("chair", 1, None, "purchase")
 
 
@@ -100,5 +103,5 @@ def test_a_click_makes_one_change_with_all_that_it_tells() -> None:
     click = Click(event_id="e", event_time_ms=START_MS, item_id="lamp", session_id="s", action="cart", price=9.5, category="light")
     [change] = changes_of(click, Place("clicks/1", 4, published_ms=1))
     assert change == ItemChange(
-        item_id="lamp", kind="cart", event_time_ms=START_MS, source="clicks/1", offset=4, price=9.5, category="light"
+        item_id="lamp", kind="cart", event_time_ms=START_MS, source="clicks/1", offset=4, published_ms=1, price=9.5, category="light"
     )

@@ -143,7 +143,17 @@ def test_places_of_an_array_and_values_of_a_map_are_compared() -> None:
     assert any(line.startswith("$.history[][1]: enum changed") for line in told)
     assert any(line.startswith("$.offsets{}: type changed") for line in told)
     [told_one] = breaking_changes(row, changed(row, lambda s: s["$defs"]["HistoryEntry"]["prefixItems"].pop()))
-    assert "prefixItems has 2" in told_one
+    assert "prefixItems has 4" in told_one
+
+
+def test_a_place_may_be_added_to_an_array_with_a_later_minor_version_alone() -> None:
+    row = raised(rendered("user-row.schema.json"), "1.8")
+    longer = changed(row, lambda s: s["$defs"]["HistoryEntry"]["prefixItems"].append({"type": "string"}))
+    assert breaking_changes(row, raised(longer, "1.9")) == []
+    [told] = breaking_changes(row, longer)
+    assert "prefixItems has 6" in told
+    needed = changed(longer, lambda s: s["$defs"]["HistoryEntry"].update(minItems=6))
+    assert any("minItems" in line for line in breaking_changes(row, raised(needed, "1.9")))
 
 
 def test_a_new_major_version_may_change_anything_and_no_version_goes_back(click: Schema) -> None:

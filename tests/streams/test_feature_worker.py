@@ -59,7 +59,7 @@ def work(worker: FeatureWorker, store: OnlineStore, units: int = 2, timeout_s: f
 def close(worker: FeatureWorker, commit: bool) -> None:
     if commit:
         worker.commit()
-    worker._consumer.close()
+    worker.close()
 
 
 def messages(bootstrap: str, topic: Topic, kind: type[M]) -> list[M]:
@@ -86,7 +86,7 @@ def test_events_become_rows_in_the_online_store_and_on_the_changelogs(published:
     assert user is not None
     assert (user.views, user.purchases, user.steps) == (10, 1, 12)
     assert user.history[-2:] == [
-        HistoryEntry("item-0", "purchase", PURCHASE.event_time_ms),
+        HistoryEntry("item-0", "purchase", PURCHASE.event_time_ms, 9.5),
         HistoryEntry("item-9", "purchase", PURCHASE.event_time_ms),
     ]
     assert first is not None

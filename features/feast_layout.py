@@ -1,0 +1,157 @@
+"""Feast's layout of online rows in Redis, as bytes.
+
+A row is a Redis hash under the serialized entity key (version 3) followed by the project's name; each feature is a field, named
+by the murmur3 hash of 'view:feature', that holds a `feast.types.Value`; `_ts:view` holds the row's timestamp. Beside them lies
+`_row:view`, the whole row as JSON, which only Headrace reads. A test holds this module to Feast's own `get_online_features`.
+Feast itself is not imported, since that takes seconds: only its generated `Value` message is loaded, and plain numbers and texts
+are written as the bytes that it would make of them.
+"""
+
+import importlib.util
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import mmh3
+import msgspec
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headrace.features.columns import View
+from headrace.schemas import encode
+from headrace.schemas.feature_rows import Row
+
+R = TypeVar("R", bound=Row)
+
+_STRING = 2
+
+
+class RowTable(Generic[R]):
+    """How the rows of one feature view lie in Redis. `key_of` names the row's entity."""
+
+    def __init__(self, view: View, kind: type[R], key_of: Callable[[R], str], project: str) -> None:
+        name = view.join_key.encode()
+        self.view = view
+        self.kind = kind
+        self.key_of = key_of
+        self.row_field = f"_row:{view.name}".encode()
+        self.field_names = {
+            column.name: struct.pack("<I", mmh3.hash(f"{view.name}:{column.name}", signed=False)) for column in view.columns
+        }
+        self.offsets_field = self.field_names["offsets"]
+        self._head = struct.pack("<III", 1, _STRING, len(name)) + name + struct.pack("<I", _STRING)
+        self._tail = project.encode()
+        self._timestamp_field = f"_ts:{view.name}".encode()
+        self._encoders = [(self.field_names[column.name], _ENCODERS[column.kind]) for column in view.columns]
+        self._decoder = msgspec.json.Decoder(kind)
+
+    def key(self, entity: str) -> bytes:
+        """Return the Redis key of an entity."""
+        raw = entity.encode()
+        return self._head + struct.pack("<I", len(raw)) + raw + self._tail
+
+    @property
+    def pattern(self) -> bytes:
+        """What Redis's SCAN must match to find the keys of this table."""
+        return self._head + b"*" + self._tail
+
+    def entity(self, key: bytes) -> str:
+        """Return the value that `key` was made of."""
+        return key[len(self._head) + 4 : len(key) - len(self._tail)].decode()
+
+    def fields(self, row: R, body: bytes | None = None) -> list[bytes]:
+        """Return names and values in turn, as HSET takes them. `body` is the row as JSON, where it is at hand."""
+        stamp = Timestamp(seconds=row.seen_ms // 1000, nanos=row.seen_ms % 1000 * 1_000_000)
+        fields = [self._timestamp_field, stamp.SerializeToString(), self.row_field, body or encode(row)]
+        for (name, encoded), value in zip(self._encoders, self.view.values(row), strict=True):
+            # None is a message with nothing set: Feast reads its own `null_val` as the number 0.
+            fields += (name, b"" if value is None else encoded(value))
+        return fields
+
+    def token(self, row: R) -> bytes:
+        """Return what the field `offsets` holds where `row` is stored: by it a row is known to be the very one that was read."""
+        return _string(msgspec.json.encode(row.offsets).decode()) if row.offsets else b""
+
+    def row(self, body: bytes | None) -> R | None:
+        """Return the row that `_row:view` holds."""
+        return None if body is None else self._decoder.decode(body)
+
+
+def decode_value(raw: bytes) -> Any:
+    """Return what a Feast `Value` holds: a number, a text, a list, or None."""
+    message = _Value.FromString(raw)
+    kind = message.WhichOneof("val")
+    if kind is None or kind == "null_val":
+        return None
+    value = getattr(message, kind)
+    return list(value.val) if kind.endswith("_list_val") else value
+
+
+def _load_value_message() -> Any:
+    """Load Feast's generated `Value` message from its file, without running Feast's package."""
+    spec = importlib.util.find_spec("feast")
+    if spec is None or spec.origin is None:
+        raise ImportError("feast is not installed; it defines how online rows are encoded")
+    path = Path(spec.origin).parent / "protos" / "feast" / "types" / "Value_pb2.py"
+    message = importlib.util.spec_from_file_location("headrace_feast_value", path)
+    if message is None or message.loader is None:
+        raise ImportError(f"{path} is missing: this version of feast keeps its messages elsewhere")
+    module = importlib.util.module_from_spec(message)
+    message.loader.exec_module(module)
+    return module.Value
+
+
+_Value = _load_value_message()
+
+
+def _varint(number: int) -> bytes:
+    """Protocol Buffers' variable-length form of a number of 0 or more."""
+    if number < 0x80:
+        return _SMALL[number]
+    parts = bytearray()
+    while number >= 0x80:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)
+
+
+_SMALL = [bytes([number]) for number in range(0x80)]
+
+
+def _int(value: int) -> bytes:
+    return b"\x20" + _varint(value)
+
+
+def _double(value: float) -> bytes:
+    return _pack_double(0x29, value)
+
+
+_pack_double = struct.Struct("<Bd").pack
+
+
+def _string(value: str) -> bytes:
+    raw = value.encode()
+    return b"\x12" + _varint(len(raw)) + raw
+
+
+def _list(kind: str) -> Callable[[Sequence[Any]], bytes]:
+    def encoded(values: Sequence[Any]) -> bytes:
+        message = _Value()
+        part = getattr(message, kind)
+        if values:
+            part.val.extend(values)
+        else:
+            # An empty list would otherwise be no list, and be read back as none.
+            part.SetInParent()
+        return bytes(message.SerializeToString())
+
+    return encoded
+
+
+_ENCODERS: dict[str, Callable[[Any], bytes]] = {
+    "int64_val": _int,
+    "double_val": _double,
+    "string_val": _string,
+    **{kind: _list(kind) for kind in ("int64_list_val", "double_list_val", "string_list_val")},
+}
