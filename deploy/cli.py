@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from headrace.deploy.features_cli import features_app
 from headrace.deploy.settings import Settings
 
 app = typer.Typer(
@@ -18,7 +19,6 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
 schemas_app = typer.Typer(help="The JSON Schemas and the AsyncAPI document.", no_args_is_help=True)
-features_app = typer.Typer(help="The Feast repository.", no_args_is_help=True)
 app.add_typer(features_app, name="features")
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
@@ -200,21 +200,6 @@ def demo(
     report = show_demo(options, Settings.load(), plain=plain or not sys.stdout.isatty(), json_file=json_file)
     if not report.exact:
         raise typer.Exit(1)
-
-
-@features_app.command("apply")
-def apply_features(
-    registry: Annotated[Path | None, typer.Option(help="Feast's registry; in HEADRACE_HOME where not given.")] = None, redis: Redis = None
-) -> None:
-    """Write the entities, feature views and the feature service into Feast's registry."""
-    from headrace.deploy.feature_repository import apply
-
-    loaded = Settings.load()
-    place = registry or loaded.home / "feast" / "registry.db"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    for name in apply(place, redis or loaded.redis):
-        typer.echo(name)
-    typer.echo(f"written to {place}")
 
 
 def _bootstrap(given: str | None) -> str:
