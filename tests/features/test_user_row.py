@@ -2,25 +2,30 @@
 
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from headrace.features.place import Place
-from headrace.features.user_row import HISTORY_LENGTH, fold_user
+from headrace.features.user_row import HISTORY_LENGTH, counted, fold_user
+from headrace.features.windows import HOUR_MS
 from headrace.schemas import Click, Event, OrderLine, Purchase, UserRow, encode
 
 Delivery = tuple[Event, Place]
 
 ITEMS = st.sampled_from(["lamp", "chair", "table", "vase"])
+START_MS = 1_760_000_000_000
 SOURCES = ("clicks/0", "purchases/0")
 
 
-def click(number: int, item: str, action: str, time_ms: int) -> Event:
-    return Click(event_id=f"e{number}", event_time_ms=time_ms, item_id=item, user_id="ada", action="cart" if action == "cart" else "view")
+def click(number: int, item: str, action: str, time_ms: int, price: float | None = None) -> Event:
+    kind = "cart" if action == "cart" else "view"
+    return Click(event_id=f"e{number}", event_time_ms=time_ms, item_id=item, user_id="ada", action=kind, price=price)
 
 
 def order(number: int, items: list[str], time_ms: int) -> Event:
-    lines = [OrderLine(item_id=item) for item in items]
+    lines = [OrderLine(item_id=item, quantity=place + 1, unit_price=0.25) for place, item in enumerate(items)]
     return Purchase(event_id=f"e{number}", event_time_ms=time_ms, order_id=f"o{number}", lines=lines, currency="EUR", user_id="ada")
 
 
@@ -58,6 +63,63 @@ def steps(log: list[Delivery]) -> list[tuple[str, str, int]]:
         else:
             found += [(line.item_id, "purchase", event.event_time_ms) for line in event.lines]
     return found
+
+
+@st.composite
+def untidy_logs(draw: st.DrawFn) -> list[Delivery]:
+    """As `logs`, with events that come twice under other offsets, and times that reach over days."""
+    log: list[Delivery] = []
+    for event, place in draw(logs()):
+        time_ms = START_MS + draw(st.integers(0, 3 * 24) | st.just(70)) * HOUR_MS // 2
+        log.append((replace(event, event_time_ms=time_ms), place))
+        if draw(st.integers(0, 5)) == 0:
+            log.append((log[draw(st.integers(0, len(log) - 1))][0], place))
+    offsets = dict.fromkeys(SOURCES, -1)
+    numbered = []
+    for event, _ in log:
+        source = SOURCES[isinstance(event, Purchase)]
+        offsets[source] += 1
+        numbered.append((event, Place(source, offsets[source], published_ms=1000 + len(numbered))))
+    return numbered
+
+
+def bare(row: UserRow) -> UserRow:
+    """The row without what tells of the order in which partitions were read."""
+    return replace(
+        row, cause=None, offsets=dict(sorted(row.offsets.items())), decayed_views=0, decayed_carts=0, decayed_purchases=0, decayed_spend=0
+    )
+
+
+@given(untidy_logs(), st.randoms(use_true_random=False))
+@settings(max_examples=300, deadline=None)
+def test_the_order_in_which_partitions_are_read_leaves_no_trace(log: list[Delivery], random: Random) -> None:
+    by_source = {source: [entry for entry in log if entry[1].source == source] for source in SOURCES}
+    picks = [place.source for _, place in log]
+    random.shuffle(picks)
+    row, other = folded(log), folded([by_source[source].pop(0) for source in picks])
+    assert bare(row) == bare(other)
+    assert (row.decayed_views, row.decayed_spend) == pytest.approx((other.decayed_views, other.decayed_spend), rel=1e-9, abs=1e-12)
+
+
+@given(untidy_logs(), st.data())
+@settings(max_examples=200, deadline=None)
+def test_events_sent_twice_count_once_and_are_told_apart_after_a_replay(log: list[Delivery], data: st.DataObject) -> None:
+    row, once = folded(log), []
+    for event, place in log:
+        if (event.event_id, place.source) not in {(other.event_id, there.source) for other, there in once}:
+            once.append((event, place))
+    assert row.views + row.carts + row.purchases == len(once)
+    assert row.repeated == len(log) - len(once)
+    for event, place in log:
+        assert counted(row, event, place) == ((event, place) in once)
+
+
+def test_an_event_later_than_the_watermark_stays_out_of_the_windows_alone() -> None:
+    times = [0, 2 * HOUR_MS, HOUR_MS - 1, HOUR_MS]
+    row = folded([(click(n, "lamp", "view", START_MS + ms), Place("clicks/0", n, 0)) for n, ms in enumerate(times)])
+    assert (row.views, row.late, row.steps) == (4, 1, 4)
+    assert sum(pane.views for pane in row.panes) == 3
+    assert [entry.time_ms - START_MS for entry in row.history] == sorted(times)
 
 
 @given(logs(), st.data())
