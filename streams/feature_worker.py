@@ -6,7 +6,8 @@ in each row tells which events it holds already. Since the crash may have come b
 item changes of such events are sent again as well; who reads them knows them by the same offsets.
 
 Redis itself may lose what was written last, or all. Its positions tell (`features/online_store.py`), and the worker then reads
-again from where they stand, or where they are gone restores the rows of its partitions first (`restore.py`).
+again from where they stand, or where they are gone restores the rows of its partitions first (`restore.py`). While Redis
+refuses or is away, the worker waits: what is published is safe in Kafka.
 """
 
 import logging
@@ -15,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+import redis
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from headrace.features.fingerprint import fingerprint
@@ -36,6 +38,8 @@ PATIENCE_MS = 5
 ITEM_LINGER_MS = 50
 COMMIT_EVERY_S = 0.5
 CHECK_EVERY_S = 1.0
+STORE_WAIT_S = 0.5
+_NO_LONGER_OURS = {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS}
 SOURCES = (CLICKS, PURCHASES, ITEM_CHANGES)
 
 
@@ -70,7 +74,9 @@ class FeatureWorker:
         self._uncommitted: Counter[tuple[str, str]] = Counter()
         self._committed_at = self._checked_at = time.monotonic()
         self._owned: list[TopicPartition] = []
-        self._behind: list[str] = []
+        self._placed = False
+        self._behind: set[str] = set()
+        self._store_is_down = False
         self._claim()
         self._consumer.subscribe([topic.name for topic in SOURCES], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
@@ -79,7 +85,10 @@ class FeatureWorker:
         try:
             while not stop.is_set():
                 self.step(timeout_s=0.1)
-                if self._owned and not self._behind:
+                if self._store_is_down:
+                    ready.clear()
+                    stop.wait(STORE_WAIT_S)
+                elif self._placed:
                     ready.set()
             self.commit()
         finally:
@@ -92,12 +101,16 @@ class FeatureWorker:
     def step(self, timeout_s: float) -> int:
         """Take in what has arrived, waiting up to `timeout_s` for the first record; return the number of records.
 
-        Raises RedisError, KafkaException, DefinitionsChanged, ForeignStore: whoever runs the worker starts another.
+        A store that refuses or does not answer, or has lost rows, is tried again at the next step, from what is committed on.
+        Raises KafkaException, DefinitionsChanged, ForeignStore: whoever runs the worker starts another.
         """
         try:
-            if self._behind:
-                raise StoreBehind(self._behind)
+            if self._owned and not self._placed:
+                self._find_places()
             records = kafka.next_batch(self._consumer, LARGEST_BATCH, timeout_s)
+            if not self._placed:
+                # Partitions were assigned just now, and where to begin is not known yet.
+                return 0
             for part in self._portions(records):
                 self._take_in(part)
             self._producer.poll(0)
@@ -108,8 +121,16 @@ class FeatureWorker:
             if now_s - self._checked_at > CHECK_EVERY_S:
                 self._check()
         except StoreBehind as error:
-            self._recover(error)
+            log.warning("the store is behind", extra={"reason": str(error)})
+            metrics.STORE_BEHIND.inc()
+            self._behind = set(error.sources)
+            self._begin_anew()
             return 0
+        except redis.RedisError as error:
+            self._told_of_store(error)
+            self._begin_anew()
+            return 0
+        self._told_of_store(None)
         return len(records)
 
     def commit(self) -> None:
@@ -120,7 +141,15 @@ class FeatureWorker:
         if self._producer.flush(30.0) or self._item_producer.flush(30.0):
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "rows are not acknowledged after 30 s; their offsets stay uncommitted"))
         self._dead_letters.confirm()
-        self._consumer.commit(offsets=[TopicPartition(*place, offset + 1) for place, offset in self._done.items()], asynchronous=False)
+        offsets = [TopicPartition(*place, offset + 1) for place, offset in self._done.items()]
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_LONGER_OURS:
+                raise
+            # Paused for too long, or in the middle of a rebalance: the next poll tells what is ours.
+            log.warning("the group has moved on; nothing is committed", extra={"reason": str(error)})
+            self._forget()
         self._done.clear()
         self._uncommitted.clear()
 
@@ -214,50 +243,52 @@ class FeatureWorker:
         self._claim()
         self._store.read_checked([], self._folder.expected)
 
-    def _recover(self, error: StoreBehind) -> None:
-        """Go back to where the store stands, and restore the rows of partitions of which it knows nothing any more."""
-        log.warning("the store is behind", extra={"reason": str(error)})
-        metrics.STORE_BEHIND.inc()
+    def _find_places(self) -> None:
+        """Begin at what is committed, or before it where the store has not come so far; restore what it has lost altogether."""
         self._claim()
-        self._behind = error.sources
-        self._done.clear()
-        self._uncommitted.clear()
-        held = self._store.positions([_source(place) for place in self._owned])
-        lost = {place.partition for place in self._owned if _source(place) in error.sources and held[_source(place)] is None}
-        for number in sorted(lost):
-            rows = restore(self._bootstrap, self._store, number)
-            log.warning("rows restored from the changelogs", extra={"partition": number, "rows": rows})
-        self._folder.start_from(held)
-        places = []
-        for place in self._owned:
-            position = held[_source(place)]
-            start = tail_start(self._consumer, place, self._clock()) if position is None else position + 1
-            places.append(TopicPartition(place.topic, place.partition, start))
-        self._consumer.assign(places)
-        self._behind = []
-
-    def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:
-        """Begin at what is committed, or before it where the store has not come so far."""
-        self._owned = places
-        self._done.clear()
-        self._uncommitted.clear()
-        committed = {_source(place): place.offset for place in consumer.committed(places, timeout=30.0)} if places else {}
-        held = self._store.positions(list(committed))
-        # Another worker may have written the rows since they were last ours.
-        self._folder.start_from(held)
-        starts = []
-        for place in places:
-            source = _source(place)
-            low, high = kafka.watermarks(consumer, place.topic, place.partition)
-            position, begun = held[source], committed[source]
+        owned = {_source(place): place for place in self._owned}
+        held = self._store.positions(list(owned))
+        committed = {_source(place): place.offset for place in self._consumer.committed(self._owned, timeout=30.0)}
+        starts: dict[str, int] = {}
+        lost: dict[str, TopicPartition] = {}
+        for source, place in owned.items():
+            low, high = kafka.watermarks(self._consumer, place.topic, place.partition)
+            position, begun = held[source], max(low, committed[source])
             if position is not None and position >= high:
                 raise ForeignStore(source, position, high)
-            if position is None and begun > low:
-                self._behind.append(source)
-            start = begun if begun >= 0 else low
-            starts.append(TopicPartition(place.topic, place.partition, start if position is None else min(start, position + 1)))
-        consumer.assign(starts)
-        log.info("partitions assigned", extra={"partitions": sorted(committed)})
+            if position is None and (source in self._behind or begun > low):
+                lost[source] = place
+            starts[source] = begun if position is None else min(begun, position + 1)
+        for number in sorted({place.partition for place in lost.values()}):
+            rows = restore(self._bootstrap, self._store, number)
+            log.warning("rows restored from the changelogs", extra={"partition": number, "rows": rows})
+        starts |= {source: tail_start(self._consumer, place, self._clock()) for source, place in lost.items()}
+        # Another worker may have written the rows since they were last ours.
+        self._folder.start_from(held)
+        self._consumer.assign([TopicPartition(place.topic, place.partition, starts[source]) for source, place in owned.items()])
+        self._behind = set()
+        self._placed = True
+
+    def _begin_anew(self) -> None:
+        """Take back what is not committed, and find out again where to begin."""
+        self._placed = False
+        self._done.clear()
+        self._uncommitted.clear()
+
+    def _told_of_store(self, error: redis.RedisError | None) -> None:
+        """Say once that the store is down, and once that it is there again."""
+        if (error is not None) != self._store_is_down:
+            if error is not None:
+                log.error("the store refuses or does not answer; what is published waits in Kafka", extra={"reason": str(error)})
+            else:
+                log.warning("the store is there again")
+        self._store_is_down = error is not None
+        metrics.STORE_DOWN.set(self._store_is_down)
+
+    def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:
+        self._owned = places
+        self._begin_anew()
+        log.info("partitions assigned", extra={"partitions": sorted(map(_source, places))})
 
     def _revoked(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         self.commit()
@@ -269,9 +300,8 @@ class FeatureWorker:
         log.warning("partitions lost", extra={"partitions": sorted(map(_source, places))})
 
     def _forget(self) -> None:
-        self._owned, self._behind = [], []
-        self._done.clear()
-        self._uncommitted.clear()
+        self._owned, self._behind = [], set()
+        self._begin_anew()
         self._folder.start_from({})
 
 

@@ -14,6 +14,7 @@ REPLAYED = Counter("headrace_feature_events_replayed", "Events read again and pa
 REPEATED = Counter("headrace_feature_events_repeated", "Events that their publisher sent twice, by the same event id")
 LATE = Counter("headrace_feature_events_late", "Events later than the watermark, which the windows leave out")
 FEATURE_WRITE = Histogram("headrace_feature_write_seconds", "Time to fold a batch and write its rows", buckets=LATENCY_BUCKETS)
+STORE_DOWN = Gauge("headrace_feature_store_down", "1 while the online store refuses writes or does not answer")
 WRITES_REFUSED = Counter("headrace_feature_writes_refused", "Row writes refused, since another worker has written the row meanwhile")
 STORE_BEHIND = Counter("headrace_feature_store_behind", "Times at which the online store was found to have lost rows")
 REFUSED = Counter("headrace_dead_letters", "Records sent to dead-letters", ["component"])
