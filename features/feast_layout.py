@@ -10,12 +10,12 @@ are written as the bytes that it would make of them.
 import importlib.util
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import mmh3
 import msgspec
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.features.columns import View
 from headrace.schemas import encode
@@ -42,7 +42,9 @@ class RowTable(Generic[R]):
         self._head = struct.pack("<III", 1, _STRING, len(name)) + name + struct.pack("<I", _STRING)
         self._tail = project.encode()
         self._timestamp_field = f"_ts:{view.name}".encode()
-        self._encoders = [(self.field_names[column.name], _ENCODERS[column.kind]) for column in view.columns]
+        self._encoders = [_ENCODERS[column.kind] for column in view.columns]
+        # Names and places of values in turn.
+        self._names = [part for name in (self._timestamp_field, self.row_field, *self.field_names.values()) for part in (name, b"")]
         self._decoder = msgspec.json.Decoder(kind)
 
     def key(self, entity: str) -> bytes:
@@ -61,11 +63,10 @@ class RowTable(Generic[R]):
 
     def fields(self, row: R, body: bytes | None = None) -> list[bytes]:
         """Return names and values in turn, as HSET takes them. `body` is the row as JSON, where it is at hand."""
-        stamp = Timestamp(seconds=row.seen_ms // 1000, nanos=row.seen_ms % 1000 * 1_000_000)
-        fields = [self._timestamp_field, stamp.SerializeToString(), self.row_field, body or encode(row)]
-        for (name, encoded), value in zip(self._encoders, self.view.values(row), strict=True):
-            # None is a message with nothing set: Feast reads its own `null_val` as the number 0.
-            fields += (name, b"" if value is None else encoded(value))
+        # None is a message with nothing set: Feast reads its own `null_val` as the number 0.
+        values = [b"" if value is None else encoded(value) for encoded, value in zip(self._encoders, self.view.values(row), strict=True)]
+        fields = self._names.copy()
+        fields[1::2] = [_timestamp(row.seen_ms), body or encode(row), *values]
         return fields
 
     def token(self, row: R) -> bytes:
@@ -106,8 +107,24 @@ _Value = _load_value_message()
 
 def _varint(number: int) -> bytes:
     """Protocol Buffers' variable-length form of a number of 0 or more."""
-    if number < 0x80:
-        return _SMALL[number]
+    if number < _LARGEST_READY:
+        return _READY[number]
+    if 1 << 35 <= number < 1 << 42:
+        # Times in milliseconds, which are most of the large numbers: the loop below, unrolled.
+        return bytes(
+            (
+                number & 0x7F | 0x80,
+                number >> 7 & 0x7F | 0x80,
+                number >> 14 & 0x7F | 0x80,
+                number >> 21 & 0x7F | 0x80,
+                number >> 28 & 0x7F | 0x80,
+                number >> 35,
+            )
+        )
+    return _any_varint(number)
+
+
+def _any_varint(number: int) -> bytes:
     parts = bytearray()
     while number >= 0x80:
         parts.append(number & 0x7F | 0x80)
@@ -116,7 +133,14 @@ def _varint(number: int) -> bytes:
     return bytes(parts)
 
 
-_SMALL = [bytes([number]) for number in range(0x80)]
+_LARGEST_READY = 1 << 14
+_READY = [_any_varint(number) for number in range(_LARGEST_READY)]
+
+
+def _timestamp(time_ms: int) -> bytes:
+    """A `google.protobuf.Timestamp`."""
+    seconds, rest = divmod(time_ms, 1000)
+    return (b"\x08" + _varint(seconds) if seconds else b"") + (b"\x10" + _varint(rest * 1_000_000) if rest else b"")
 
 
 def _int(value: int) -> bytes:
@@ -146,8 +170,16 @@ def _list(kind: str) -> Callable[[Sequence[Any]], bytes]:
             part.SetInParent()
         return bytes(message.SerializeToString())
 
-    return encoded
+    # Most rows have few panes with few events: the same short lists again and again.
+    known = lru_cache(50_000)(lambda values: encoded(values))
 
+    def short_or_long(values: Sequence[Any]) -> bytes:
+        return known(tuple(values)) if len(values) <= _SHORT else encoded(values)
+
+    return short_or_long
+
+
+_SHORT = 3
 
 _ENCODERS: dict[str, Callable[[Any], bytes]] = {
     "int64_val": _int,

@@ -109,11 +109,11 @@ class RowFolder:
                 wanted[sessions, event.session_id] = None
         for change in changes:
             wanted[items, change.item_id] = None
-        self._load(wanted)
-        before = {entity: rows[entity] for entity in wanted}
+        before = self._load(wanted)
+        after = dict(before)
         for event, place in arrivals:
             entity: Entity = users, shopper_id(event)
-            old: UserRow = rows[entity]
+            old: UserRow = after[entity]
             new = fold_user(old, event, place)
             if new is old:
                 taken.replayed += 1
@@ -121,19 +121,20 @@ class RowFolder:
                     continue
             elif new.repeated != old.repeated:
                 taken.repeated += 1
-                rows[entity] = new
+                after[entity] = new
                 continue
             else:
                 taken.counted += 1
                 taken.late += new.late - old.late
-                rows[entity] = new
+                after[entity] = new
             if event.session_id is not None:
                 visit = sessions, event.session_id
-                rows[visit] = fold_session(rows[visit], event, place)
+                after[visit] = fold_session(after[visit], event, place)
             taken.changes += [(event, change) for change in changes_of(event, place)]
         for change in changes:
             entity = items, change.item_id
-            rows[entity] = fold_item(rows[entity], change)
+            after[entity] = fold_item(after[entity], change)
+        rows.update(after)
         return before
 
     def _write(self, before: Mapping[Entity, Any], moved: Mapping[str, tuple[int | None, int]], taken: Taken) -> list[Entity]:
@@ -171,15 +172,16 @@ class RowFolder:
         touched = self._fold(again, [change for change in changes if change.item_id in items], Taken())
         return self._write(touched, {}, taken)
 
-    def _load(self, wanted: Iterable[Entity]) -> None:
-        """Make sure that these rows are at hand, reading the missing ones in one round trip."""
+    def _load(self, wanted: Iterable[Entity]) -> dict[Entity, Any]:
+        """Return these rows, reading those that are not at hand in one round trip."""
         self._rows.shrink()
-        missing = [entity for entity in wanted if entity not in self._rows]
+        found = {entity: self._rows.get(entity) for entity in wanted}
+        missing = [entity for entity, row in found.items() if row is None]
         if missing:
-            found = self._store.read_checked(missing, self.expected)
-            for entity, row in zip(missing, found, strict=True):
+            for entity, row in zip(missing, self._store.read_checked(missing, self.expected), strict=True):
                 table, key = entity
-                self._rows[entity] = self._empty[table.view.name](key) if row is None else row
+                found[entity] = self._empty[table.view.name](key) if row is None else row
+        return found
 
 
 class RowCache(Generic[K]):
@@ -189,15 +191,18 @@ class RowCache(Generic[K]):
         self._limit = limit
         self._rows: OrderedDict[K, Any] = OrderedDict()
 
-    def __contains__(self, key: K) -> bool:
-        return key in self._rows
+    def get(self, key: K) -> Any:
+        """Return a row, None where it is not at hand."""
+        return self._rows.get(key)
 
     def __getitem__(self, key: K) -> Any:
-        self._rows.move_to_end(key)
         return self._rows[key]
 
-    def __setitem__(self, key: K, row: Any) -> None:
-        self._rows[key] = row
+    def update(self, rows: Mapping[K, Any]) -> None:
+        """Keep these rows, as the ones used last."""
+        for key, row in rows.items():
+            self._rows[key] = row
+            self._rows.move_to_end(key)
 
     def shrink(self) -> None:
         """Drop the rows that were not used for longest."""

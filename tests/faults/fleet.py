@@ -108,7 +108,7 @@ class Feed:
             for event in self._events:
                 if self._stop.is_set():
                     break
-                self._pace.wait(self.published)
+                self._pace.wait()
                 publisher.publish(event)
                 self.published += 1
 
