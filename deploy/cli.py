@@ -43,6 +43,7 @@ class Part(StrEnum):
     LEARNER = "learner"
     RECOMMENDER = "recommender"
     GATEWAY = "gateway"
+    ARCHIVER = "archiver"
 
 
 def main() -> None:

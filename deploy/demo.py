@@ -11,7 +11,7 @@ from headrace.deploy.asker import Asker
 from headrace.deploy.demo_report import DemoReport, Freshness
 from headrace.deploy.local import Infrastructure, start_infrastructure
 from headrace.deploy.monitor import GROUPS, Monitor, Picture
-from headrace.deploy.parts import PARTS
+from headrace.deploy.parts import DEMO_PARTS
 from headrace.deploy.processes import free_port
 from headrace.deploy.replay import Replay
 from headrace.deploy.settings import Settings
@@ -122,7 +122,7 @@ class Demo:
     def _start(self) -> None:
         given = self._infrastructure
         settings = replace(self._settings, kafka=given.bootstrap, redis=given.redis_url, gateway_port=free_port())
-        self.supervisor = Supervisor(settings, list(PARTS), self.watcher.say)
+        self.supervisor = Supervisor(settings, DEMO_PARTS, self.watcher.say)
         ensure_topics(given.bootstrap)
         self.supervisor.start()
         self.store = OnlineStore(connect(given.redis_url))

@@ -14,7 +14,7 @@ from headrace.deploy.demo import Demo, DemoOptions, Watcher
 from headrace.deploy.demo_report import DemoReport
 from headrace.deploy.demo_view import draw, in_words, line
 from headrace.deploy.monitor import Picture
-from headrace.deploy.parts import PARTS
+from headrace.deploy.parts import DEMO_PARTS
 from headrace.deploy.settings import Settings
 from headrace.schemas import Step
 
@@ -29,11 +29,11 @@ def parse_kill(text: str) -> tuple[str, float]:
     """Return the part and the seconds of 'PART@SECONDS'. Raises BadKill."""
     part, _, seconds = text.partition("@")
     try:
-        if part in PARTS and float(seconds) >= 0:
+        if part in DEMO_PARTS and float(seconds) >= 0:
             return part, float(seconds)
     except ValueError:
         pass
-    raise BadKill(f"--kill: PART@SECONDS was expected, with a part of {', '.join(PARTS)}; the value is {text!r}")
+    raise BadKill(f"--kill: PART@SECONDS was expected, with a part of {', '.join(DEMO_PARTS)}; the value is {text!r}")
 
 
 def show_demo(options: DemoOptions, settings: Settings, *, plain: bool, json_file: Path | None) -> DemoReport:

@@ -42,6 +42,13 @@ def _gateway(settings: Settings) -> None:
     run_gateway(settings.kafka, settings.redis, settings.device, settings.gateway_host, settings.gateway_port)
 
 
+def _archiver(settings: Settings) -> None:
+    from headrace.streams.archiver import COMPONENT, Archiver
+
+    ready = _metrics(COMPONENT, settings)
+    Archiver(settings.kafka, settings.archive, settings.instance).run(stop_on_signals(), ready)
+
+
 def _metrics(component: str, settings: Settings) -> threading.Event:
     from headrace.streams.metrics import MetricsServer
 
@@ -53,4 +60,7 @@ PARTS: dict[str, Callable[[Settings], None]] = {
     "learner": _learner,
     "recommender": _recommender,
     "gateway": _gateway,
+    "archiver": _archiver,
 }
+# What `headrace demo` starts: the archive is for training, and nothing waits for it.
+DEMO_PARTS = ("feature-worker", "learner", "recommender", "gateway")

@@ -25,7 +25,8 @@ class SettingsError(ValueError):
 class Settings:
     """Each field is read from the variable of its name: `gateway_port` from HEADRACE_GATEWAY_PORT.
 
-    `kafka` is one or more host:port, `redis` a URL. `data` holds files to replay, `home` what Headrace itself writes.
+    `kafka` is one or more host:port, `redis` a URL. `data` holds files to replay, `home` what Headrace itself writes;
+    `archive`, for row versions, is a folder in `home` unless told.
     `metrics_port` 0 means any free port. `instance` names this process among its like and stays over restarts: a part that
     was killed then takes up its partitions at once, not when its session has run out. No two may have the same.
     """
@@ -34,6 +35,7 @@ class Settings:
     redis: str = "redis://127.0.0.1:6379/0"
     data: Path = Path("../shared/data")
     home: Path = Path(".headrace")
+    archive: Path = Path(".headrace/archive")
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8000
     metrics_host: str = "127.0.0.1"
@@ -50,6 +52,8 @@ class Settings:
             variable = variable_of(field.name)
             if value := variables.get(variable, "").strip():
                 given[field.name] = _READ[field.name](variable, value)
+        if "home" in given:
+            given.setdefault("archive", given["home"] / "archive")
         return cls(**given)
 
     def shown(self) -> dict[str, str | int]:
@@ -138,6 +142,7 @@ _READ: dict[str, Callable[[str, str], Any]] = {
     "redis": _redis_url,
     "data": _folder,
     "home": _folder,
+    "archive": _folder,
     "gateway_host": _host,
     "gateway_port": _port,
     "metrics_host": _host,

@@ -18,7 +18,7 @@ FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 5.0
 STEADY_S = 20.0
 # What makes answers fresh comes first on a busy machine; learning can wait a little.
-NICENESS = {"feature-worker": 0, "recommender": 0, "gateway": 6, "learner": 10}
+NICENESS = {"feature-worker": 0, "recommender": 0, "gateway": 6, "learner": 10, "archiver": 10}
 
 
 class PartFailed(RuntimeError):

@@ -41,8 +41,10 @@ class Topic:
 CLICKS = Topic("clicks", "shopper id", Click, "views and cart additions, published by the shop", retention_ms=30 * DAY_MS)
 PURCHASES = Topic("purchases", "shopper id", Purchase, "paid orders, published by the shop", retention_ms=30 * DAY_MS)
 ITEM_CHANGES = Topic("item-changes", "item id", ItemChange, "events regrouped by item, between feature workers")
-USER_FEATURES = Topic("user-features", "shopper id", UserRow, "changelog of the user rows", cleanup="compact")
-ITEM_FEATURES = Topic("item-features", "item id", ItemRow, "changelog of the item rows", cleanup="compact")
+# Every version of a row is there for a week, so that the archiver may be away for as long.
+_ALL_VERSIONS = {"min.compaction.lag.ms": str(7 * DAY_MS)}
+USER_FEATURES = Topic("user-features", "shopper id", UserRow, "changelog of the user rows", cleanup="compact", config=_ALL_VERSIONS)
+ITEM_FEATURES = Topic("item-features", "item id", ItemRow, "changelog of the item rows", cleanup="compact", config=_ALL_VERSIONS)
 RECOMMENDATIONS = Topic(
     "recommendations", "shopper id", Recommendation, "ranked items for each shopper who did something", retention_ms=DAY_MS
 )

@@ -20,6 +20,8 @@ STORE_BEHIND = Counter("headrace_feature_store_behind", "Times at which the onli
 REFUSED = Counter("headrace_dead_letters", "Records sent to dead-letters", ["component"])
 UNREADABLE = Counter("headrace_unreadable_records", "Records passed over, since another part puts them into dead-letters", ["component"])
 ROWS_WRITTEN = Counter("headrace_feature_rows_written", "Rows written to the online store", ["view"])
+VERSIONS_ARCHIVED = Counter("headrace_archive_versions", "Row versions put into the archive's files", ["view"])
+VERSIONS_MISSED = Counter("headrace_archive_versions_missed", "Row versions compacted away before they were archived", ["view"])
 FEATURE_FRESHNESS = Histogram("headrace_feature_freshness_seconds", "Publish to readable in the online store", buckets=LATENCY_BUCKETS)
 
 RECOMMENDATIONS = Counter("headrace_recommendations", "Recommendations published")

@@ -26,6 +26,7 @@ def test_each_field_is_read_from_the_variable_of_its_name() -> None:
         "HEADRACE_REDIS": "rediss://user:secret@r.example:6380/2",
         "HEADRACE_DATA": "/data",
         "HEADRACE_HOME": "home",
+        "HEADRACE_ARCHIVE": "/archive",
         "HEADRACE_GATEWAY_HOST": "localhost",
         "HEADRACE_GATEWAY_PORT": "80",
         "HEADRACE_METRICS_HOST": "::1",
@@ -40,6 +41,7 @@ def test_each_field_is_read_from_the_variable_of_its_name() -> None:
         variables["HEADRACE_REDIS"],
         Path("/data"),
         Path("home"),
+        Path("/archive"),
         "localhost",
         80,
         "::1",
@@ -55,6 +57,11 @@ def test_each_field_is_read_from_the_variable_of_its_name() -> None:
     }
 
 
+def test_the_archive_lies_in_the_home_unless_told_otherwise() -> None:
+    assert Settings.load({"HEADRACE_HOME": "/home"}).archive == Path("/home/archive")
+    assert Settings.load({"HEADRACE_HOME": "/home", "HEADRACE_ARCHIVE": "/archive"}).archive == Path("/archive")
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
@@ -66,6 +73,7 @@ def test_each_field_is_read_from_the_variable_of_its_name() -> None:
         ("HEADRACE_REDIS", "redis://"),
         ("HEADRACE_REDIS", "redis://host:port"),
         ("HEADRACE_DATA", __file__),
+        ("HEADRACE_ARCHIVE", __file__),
         ("HEADRACE_GATEWAY_HOST", "no host"),
         ("HEADRACE_INSTANCE", "worker 3"),
         ("HEADRACE_GATEWAY_HOST", "1.2.3.400"),
