@@ -140,11 +140,17 @@ _READY = [_any_varint(number) for number in range(_LARGEST_READY)]
 def _timestamp(time_ms: int) -> bytes:
     """A `google.protobuf.Timestamp`."""
     seconds, rest = divmod(time_ms, 1000)
-    return (b"\x08" + _varint(seconds) if seconds else b"") + (b"\x10" + _varint(rest * 1_000_000) if rest else b"")
+    return (b"\x08" + _varint(seconds) if seconds else b"") + _NANOSECONDS[rest]
+
+
+_NANOSECONDS = [b"\x10" + _any_varint(rest * 1_000_000) if rest else b"" for rest in range(1000)]
 
 
 def _int(value: int) -> bytes:
-    return b"\x20" + _varint(value)
+    return _READY_INTS[value] if value < _LARGEST_READY else b"\x20" + _varint(value)
+
+
+_READY_INTS = [b"\x20" + number for number in _READY]
 
 
 def _double(value: float) -> bytes:

@@ -140,7 +140,7 @@ class RowFolder:
     def _write(self, before: Mapping[Entity, Any], moved: Mapping[str, tuple[int | None, int]], taken: Taken) -> list[Entity]:
         """Store what has changed; return the entities whose rows the store refused."""
         store = self._store
-        writes: list[RowWrite[Any]] = []
+        writes: list[RowWrite] = []
         entities: list[Entity] = []
         for entity, old in before.items():
             table, key = entity

@@ -7,13 +7,15 @@ two workers that share a visit loses what the other has counted.
 Beside the rows lie positions: the last offset of each source partition whose rows are all written. They are written after the
 rows, and Redis loses the newest writes first; so a position that is lower than its worker remembers, or gone, tells that rows
 are gone too, and from where to read again.
+
+All rows may be exchanged at once for others (`headrace features switch`). A store whose rows came by an exchange says of which
+generation they are, and a write that was made for another generation is refused.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Generic
+from typing import Any, NamedTuple
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -27,6 +29,7 @@ PROJECT = "headrace"
 FEATURE_SERVICE = "next_item"
 DEFINITIONS_KEY = "headrace:definitions"
 POSITION_KEY = "headrace:position:"
+GENERATION_KEY = "headrace:generation"
 # A visit is kept for a week, so that Redis does not fill with those of guests who never come back.
 SESSION_KEPT_MS = 7 * 24 * 3600 * 1000
 # A command for many rows costs a fraction of many commands. While one runs, Redis answers nobody: under a millisecond each.
@@ -34,17 +37,19 @@ ROWS_A_WRITE, ROWS_A_READ = 32, 256
 
 Positions = Mapping[str, int | None]
 
-# KEYS: rows. ARGV: the field of the offsets, how long the rows live in ms or 0; then for each row what that field must hold, how
-# many fields and values follow, and those. Returns 1 for each row that was written, 0 for each refused.
+# KEYS: rows. ARGV: the key of the generation and what it must hold, the field of the offsets, how long the rows live in ms or 0;
+# then for each row what that field must hold, how many fields and values follow, and those. Returns 1 for each row that was
+# written, 0 for each refused, and nothing where the generation is another.
 _WRITE_ROWS = """
 local done = {}
-local place = 3
+if (redis.call('GET', ARGV[1]) or '') ~= ARGV[2] then return done end
+local place = 5
 for number, key in ipairs(KEYS) do
   local count = tonumber(ARGV[place + 1])
-  local held = redis.call('HGET', key, ARGV[1]) or ''
+  local held = redis.call('HGET', key, ARGV[3]) or ''
   if held == ARGV[place] then
     redis.call('HSET', key, unpack(ARGV, place + 2, place + 1 + count))
-    if ARGV[2] ~= '0' then redis.call('PEXPIRE', key, ARGV[2]) end
+    if ARGV[4] ~= '0' then redis.call('PEXPIRE', key, ARGV[4]) end
     done[number] = 1
   else
     done[number] = 0
@@ -59,10 +64,11 @@ local found = {}
 for number, key in ipairs(KEYS) do found[number] = redis.call('HGET', key, ARGV[1]) end
 return found
 """
-# KEYS: the position. ARGV: what it must hold, the new one. Returns what is held afterwards.
+# KEYS: the position. ARGV: what it must hold, the new one, the key of the generation and what it must hold. Returns what is held
+# afterwards.
 _MOVE_POSITION = """
 local held = redis.call('GET', KEYS[1]) or ''
-if held ~= ARGV[1] then return held end
+if held ~= ARGV[1] or (redis.call('GET', ARGV[3]) or '') ~= ARGV[4] then return held end
 redis.call('SET', KEYS[1], ARGV[2])
 return ARGV[2]
 """
@@ -76,13 +82,20 @@ class StoreBehind(RuntimeError):
         self.sources = list(sources)
 
 
-@dataclass(frozen=True)
-class RowWrite(Generic[R]):
+class StoreExchanged(StoreBehind):
+    """All rows were exchanged for others since they were read; what was made of the old ones is not written."""
+
+    def __init__(self, sources: Sequence[str]) -> None:
+        RuntimeError.__init__(self, "the rows of the online store were exchanged for others")
+        self.sources = list(sources)
+
+
+class RowWrite(NamedTuple):
     """A row to be written in place of the one that it was made of; `body` is the new row as JSON."""
 
-    table: RowTable[R]
-    before: R
-    after: R
+    table: RowTable[Any]
+    before: Any
+    after: Any
     body: bytes
 
 
@@ -105,6 +118,12 @@ class OnlineStore:
         self.users: RowTable[UserRow] = RowTable(USERS, UserRow, lambda row: row.shopper_id, project)
         self.items: RowTable[ItemRow] = RowTable(ITEMS, ItemRow, lambda row: row.item_id, project)
         self.sessions: RowTable[SessionRow] = RowTable(SESSIONS, SessionRow, lambda row: row.session_id, project)
+        self._generation: bytes | None = None
+
+    def take_up(self) -> None:
+        """Build on the rows that are there now; whoever keeps rows at hand must forget those that were read before."""
+        held: Any = self.client.get(GENERATION_KEY)
+        self._generation = held or b""
 
     def write(self, users: Iterable[UserRow] = (), items: Iterable[ItemRow] = (), sessions: Iterable[SessionRow] = ()) -> None:
         """Write rows over whatever is there, in one round trip. Raises redis.RedisError where the server refuses."""
@@ -117,12 +136,16 @@ class OnlineStore:
                 pipe.execute_command("HSET", self.sessions.key(session.session_id), *self.sessions.fields(session))
             pipe.execute()
 
-    def compare_and_set(self, writes: Sequence[RowWrite[Any]], moved: Mapping[str, tuple[int | None, int]]) -> list[bool]:
+    def compare_and_set(self, writes: Sequence[RowWrite], moved: Mapping[str, tuple[int | None, int]]) -> list[bool]:
         """Write each row whose stored row is still the one that it builds on, then move positions; one round trip.
 
         `moved` holds for each source what its position was and what it becomes. Returns for each write whether it was done.
-        Raises StoreBehind where a position is older than `moved` says that it was, redis.RedisError where the server refuses.
+        Raises StoreBehind where a position is older than `moved` says that it was, StoreExchanged where the rows are of another
+        generation than at the last `take_up`, redis.RedisError where the server refuses.
         """
+        if self._generation is None:
+            self.take_up()
+        generation = GENERATION_KEY, self._generation
         parts = [part for _, of_table in _by_table(writes) for part in _portions(of_table, ROWS_A_WRITE)]
 
         def commands() -> Iterator[Sequence[Any]]:
@@ -132,11 +155,13 @@ class OnlineStore:
             for part in parts:
                 yield self._writing(writes, part)
             for source, (old, new) in moved.items():
-                yield "EVALSHA", _MOVE_POSITION_SHA, 1, POSITION_KEY + source, "" if old is None else old, new
+                yield "EVALSHA", _MOVE_POSITION_SHA, 1, POSITION_KEY + source, "" if old is None else old, new, *generation
 
         _, _, *answers = self._ask(commands)
         done = [False] * len(writes)
         for part, answer in zip(parts, answers, strict=False):
+            if not answer:
+                raise StoreExchanged(list(moved))
             for number, was_done in zip(part, answer, strict=True):
                 done[number] = bool(was_done)
         held = {source: int(raw) if raw else None for source, raw in zip(moved, answers[len(parts) :], strict=True)}
@@ -239,7 +264,7 @@ class OnlineStore:
             self.client.connection_pool.release(connection)
         return answers
 
-    def _writing(self, writes: Sequence[RowWrite[Any]], part: Sequence[int]) -> list[Any]:
+    def _writing(self, writes: Sequence[RowWrite], part: Sequence[int]) -> list[Any]:
         """Return the command that writes these rows of one table."""
         table = writes[part[0]].table
         keys: list[bytes] = []
@@ -251,7 +276,7 @@ class OnlineStore:
             values += (table.token(write.before), len(fields))
             values += fields
         lives_ms = SESSION_KEPT_MS if table is self.sessions else 0
-        return ["EVALSHA", _WRITE_ROWS_SHA, len(keys), *keys, table.offsets_field, lives_ms, *values]
+        return ["EVALSHA", _WRITE_ROWS_SHA, len(keys), *keys, GENERATION_KEY, self._generation, table.offsets_field, lives_ms, *values]
 
 
 def require_positions(expected: Positions, held: Positions) -> None:
@@ -266,10 +291,10 @@ def require_positions(expected: Positions, held: Positions) -> None:
 
 
 def _by_table(entries: Sequence[Any]) -> list[tuple[Any, list[int]]]:
-    """Return each table with the numbers of its entries; an entry has it as its attribute `table` or as its first part."""
+    """Return each table with the numbers of its entries; an entry has it as its first part."""
     numbers: dict[Any, list[int]] = {}
     for number, entry in enumerate(entries):
-        numbers.setdefault(entry[0] if isinstance(entry, tuple) else entry.table, []).append(number)
+        numbers.setdefault(entry[0], []).append(number)
     return list(numbers.items())
 
 

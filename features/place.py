@@ -1,16 +1,15 @@
 """Where an event lies in Kafka, and how the row of its shopper knows that it was there before."""
 
 import struct
-from dataclasses import dataclass
 
 import mmh3
+from msgspec import Struct
 
 REMEMBERED = 128
 _BYTES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """`source` is 'topic/partition'. `published_ms` is the time at which the event was sent."""
 
     source: str

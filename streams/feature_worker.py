@@ -38,6 +38,7 @@ PATIENCE_MS = 5
 ITEM_LINGER_MS = 50
 COMMIT_EVERY_S = 0.5
 CHECK_EVERY_S = 1.0
+SAMPLED = 200
 STORE_WAIT_S = 0.5
 _NO_LONGER_OURS = {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS}
 SOURCES = (CLICKS, PURCHASES, ITEM_CHANGES)
@@ -205,7 +206,8 @@ class FeatureWorker:
 
     def _observe(self, arrivals: Sequence[Arrival], taken: Taken) -> None:
         now = self._clock()
-        for _, place in arrivals:
+        # Of a large batch a sample tells the same, at a fraction of the cost.
+        for _, place in arrivals[:: len(arrivals) // SAMPLED + 1]:
             metrics.FEATURE_FRESHNESS.observe(max(0, now - place.published_ms) / 1000)
         metrics.EVENTS.inc(taken.counted)
         metrics.REPLAYED.inc(taken.replayed)
