@@ -28,7 +28,7 @@ from headrace.schemas.topics import CLICKS, ITEM_CHANGES, ITEM_FEATURES, PURCHAS
 from headrace.schemas.wire import now_ms
 from headrace.streams import kafka, metrics
 from headrace.streams.dead_letters import DeadLetters
-from headrace.streams.restore import ForeignStore, restore, tail_start
+from headrace.streams.restore import DEFINITIONS_HEADER, ForeignStore, restore, tail_start
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,16 @@ class FeatureWorker:
     """Consumes as a member of the group `feature-worker`; any number of workers share the partitions."""
 
     def __init__(
-        self, bootstrap: str, store: OnlineStore, instance: str = "", clock: Callable[[], int] = now_ms, definitions: str | None = None
+        self,
+        bootstrap: str,
+        store: OnlineStore,
+        instance: str = "",
+        clock: Callable[[], int] = now_ms,
+        definitions: str | None = None,
+        *,
+        from_events: bool = False,
     ) -> None:
+        """With `from_events` all retained events are read again after a restore, not those of the last day alone."""
         self._bootstrap = bootstrap
         self._consumer = kafka.consumer(bootstrap, COMPONENT, group=COMPONENT, instance=instance, patience_ms=PATIENCE_MS)
         self._producer = kafka.producer(bootstrap, COMPONENT)
@@ -70,6 +78,7 @@ class FeatureWorker:
         self._store = store
         self._clock = clock
         self._definitions = definitions or fingerprint()
+        self._from_events = from_events
         self._folder = RowFolder(store)
         self._done: dict[tuple[str, int], int] = {}
         self._uncommitted: Counter[tuple[str, str]] = Counter()
@@ -227,6 +236,8 @@ class FeatureWorker:
 
     def _produce(self, producer: Producer, topic: Topic, key: str, body: bytes, cause: Message | None) -> None:
         attributes = [("traceparent", value) for name, value in _headers(cause) if name == "traceparent"]
+        if topic is not ITEM_CHANGES:
+            attributes.append((DEFINITIONS_HEADER, self._definitions))
         while True:
             try:
                 producer.produce(topic.name, body, key, headers=attributes, on_delivery=kafka.must_arrive)
@@ -247,6 +258,7 @@ class FeatureWorker:
 
     def _find_places(self) -> None:
         """Begin at what is committed, or before it where the store has not come so far; restore what it has lost altogether."""
+        self._store.take_up()
         self._claim()
         owned = {_source(place): place for place in self._owned}
         held = self._store.positions(list(owned))
@@ -262,9 +274,18 @@ class FeatureWorker:
                 lost[source] = place
             starts[source] = begun if position is None else min(begun, position + 1)
         for number in sorted({place.partition for place in lost.values()}):
-            rows = restore(self._bootstrap, self._store, number)
-            log.warning("rows restored from the changelogs", extra={"partition": number, "rows": rows})
-        starts |= {source: tail_start(self._consumer, place, self._clock()) for source, place in lost.items()}
+            restored = restore(self._bootstrap, self._store, number, definitions=self._definitions)
+            metrics.ROWS_OF_OTHERS.inc(restored.passed_over)
+            told = {"partition": number, "rows": restored.rows, "of_other_definitions": restored.passed_over}
+            log.warning("rows restored from the changelogs", extra=told)
+            everything = self._from_events or restored.passed_over > 0
+            for source, place in lost.items():
+                if place.partition == number:
+                    starts[source] = tail_start(self._consumer, place, self._clock(), everything)
+        # Told at once, or a partition of which nothing is read again would be taken for lost the next time too.
+        reached = {source: starts[source] - 1 for source in lost}
+        self._store.compare_and_set([], {source: (None, offset) for source, offset in reached.items()})
+        held |= reached
         # Another worker may have written the rows since they were last ours.
         self._folder.start_from(held)
         self._consumer.assign([TopicPartition(place.topic, place.partition, starts[source]) for source, place in owned.items()])

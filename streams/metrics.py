@@ -16,6 +16,9 @@ LATE = Counter("headrace_feature_events_late", "Events later than the watermark,
 FEATURE_WRITE = Histogram("headrace_feature_write_seconds", "Time to fold a batch and write its rows", buckets=LATENCY_BUCKETS)
 STORE_DOWN = Gauge("headrace_feature_store_down", "1 while the online store refuses writes or does not answer")
 WRITES_REFUSED = Counter("headrace_feature_writes_refused", "Row writes refused, since another worker has written the row meanwhile")
+ROWS_OF_OTHERS = Counter(
+    "headrace_feature_rows_of_other_definitions", "Entities of whom a restore has found only rows that other feature definitions made"
+)
 STORE_BEHIND = Counter("headrace_feature_store_behind", "Times at which the online store was found to have lost rows")
 REFUSED = Counter("headrace_dead_letters", "Records sent to dead-letters", ["component"])
 UNREADABLE = Counter("headrace_unreadable_records", "Records passed over, since another part puts them into dead-letters", ["component"])

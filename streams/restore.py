@@ -3,20 +3,26 @@
 The changelog's newest row of a shopper may be older than what its worker had stored: another worker that was paused may have
 sent an older row after it. So after a restore the events of the last day are read again, and more where less was committed;
 rows pass over what they hold. That also brings back the rows of visits, which have no changelog.
+
+Each row says by a header which feature definitions made it. Rows of other definitions are passed over; where an entity has no
+others, all retained events are read again in place of the last day's.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from headrace.features.feast_layout import R, RowTable
 from headrace.features.online_store import OnlineStore, RowWrite
 from headrace.schemas import InvalidMessage, ItemRow, UserRow, decode, encode
 from headrace.schemas.feature_rows import Row
 from headrace.schemas.topics import DAY_MS, ITEM_FEATURES, USER_FEATURES, Topic
+from headrace.schemas.wire import header
 from headrace.streams import kafka
 
+DEFINITIONS_HEADER = "headrace-definitions"
 READ_AGAIN_MS = DAY_MS
 ROWS_AT_ONCE = 2000
 
@@ -31,23 +37,44 @@ class ForeignStore(RuntimeError):
         )
 
 
-def restore(bootstrap: str, store: OnlineStore, partition: int, progress: Callable[[int], object] = lambda rows: None) -> int:
+@dataclass(frozen=True)
+class Restored:
+    """How many rows were found, and how many entities have none but such as other feature definitions made."""
+
+    rows: int
+    passed_over: int
+
+
+def restore(
+    bootstrap: str,
+    store: OnlineStore,
+    partition: int,
+    *,
+    definitions: str | None = None,
+    progress: Callable[[int], object] = lambda rows: None,
+) -> Restored:
     """Write the newest rows of one partition of both changelogs to the store, where it has none that are newer.
 
-    Returns how many rows there were; `progress` is told of each portion. Raises KafkaException, RedisError.
+    Only rows made by `definitions` are taken, or such as do not say; all, where it is None. `progress` is told of each portion.
+    Raises KafkaException, RedisError, StoreBehind.
     """
     consumer = kafka.consumer(bootstrap, "feature-restore")
     try:
-        return _restore(consumer, store, store.users, USER_FEATURES, UserRow, partition, progress) + _restore(
-            consumer, store, store.items, ITEM_FEATURES, ItemRow, partition, progress
-        )
+        users = _restore(consumer, store, store.users, USER_FEATURES, UserRow, partition, definitions, progress)
+        items = _restore(consumer, store, store.items, ITEM_FEATURES, ItemRow, partition, definitions, progress)
     finally:
         consumer.close()
+    return Restored(users.rows + items.rows, users.passed_over + items.passed_over)
 
 
-def tail_start(consumer: Consumer, place: TopicPartition, now_ms: int) -> int:
-    """Return the offset from which events are read again after a restore: a day back, or what is committed where that is earlier."""
+def tail_start(consumer: Consumer, place: TopicPartition, now_ms: int, everything: bool = False) -> int:
+    """Return the offset from which events are read again after a restore: a day back, or what is committed where that is earlier.
+
+    With `everything` that is the first that Kafka still has.
+    """
     low, high = kafka.watermarks(consumer, place.topic, place.partition)
+    if everything:
+        return low
     [found] = consumer.offsets_for_times([TopicPartition(place.topic, place.partition, max(0, now_ms - READ_AGAIN_MS))], timeout=30.0)
     [committed] = consumer.committed([TopicPartition(place.topic, place.partition)], timeout=30.0)
     day_back = found.offset if found.offset >= 0 else high
@@ -61,10 +88,24 @@ def _restore(
     topic: Topic,
     kind: type[R],
     partition: int,
+    definitions: str | None,
     progress: Callable[[int], object],
-) -> int:
+) -> Restored:
     newest: dict[str, R] = {}
-    for row in _rows(consumer, topic, kind, partition):
+    foreign: set[str] = set()
+    for record in _records(consumer, topic, partition):
+        if record.value() is None:
+            newest.pop(_key(record), None)
+            foreign.discard(_key(record))
+            continue
+        made_by = header(record.headers(), DEFINITIONS_HEADER)
+        if definitions is not None and made_by not in (None, definitions):
+            foreign.add(_key(record))
+            continue
+        try:
+            row = decode(kind, record.value(), record.headers())
+        except InvalidMessage:
+            continue
         key = table.key_of(row)
         held = newest.get(key)
         if held is None or reach(row) >= reach(held):
@@ -74,7 +115,7 @@ def _restore(
         portion = rows[begun : begun + ROWS_AT_ONCE]
         _write_newer(store, table, portion)
         progress(len(portion))
-    return len(rows)
+    return Restored(len(rows), len(foreign - newest.keys()))
 
 
 def reach(row: Row) -> int:
@@ -96,19 +137,20 @@ def _write_newer(store: OnlineStore, table: RowTable[Any], rows: Sequence[Any]) 
         ]
 
 
-def _rows(consumer: Consumer, topic: Topic, kind: type[R], partition: int) -> Iterator[R]:
-    """Yield the rows of one partition of a changelog, up to what is there now. What cannot be read is passed over."""
+def _records(consumer: Consumer, topic: Topic, partition: int) -> Iterator[Message]:
+    """Yield the records of one partition of a changelog, up to what is there now."""
     low, high = kafka.watermarks(consumer, topic.name, partition)
     consumer.assign([TopicPartition(topic.name, partition, low)])
     position = low
     while position < high:
         for record in kafka.next_batch(consumer, 5000, 1.0):
             position = max(position, (record.offset() or 0) + 1)
-            if record.value() is not None:
-                try:
-                    yield decode(kind, record.value(), record.headers())
-                except InvalidMessage:
-                    continue
+            yield record
         [at] = consumer.position([TopicPartition(topic.name, partition)])
         # The last offsets may hold no record: those of transactions, or what compaction has removed.
         position = max(position, at.offset)
+
+
+def _key(record: Message) -> str:
+    key = record.key()
+    return key.decode(errors="replace") if isinstance(key, bytes) else str(key)
