@@ -11,9 +11,9 @@ STEPS_USED = 50
 
 
 def recommendations(parts: GatewayParts, shopper_id: str, k: int) -> Recommendations:
-    """Return the `k` best items for a shopper. Raises redis.RedisError."""
+    """Return the `k` best items for a shopper; what is popular, and `degraded`, while the online store does not answer."""
     started_s = time.perf_counter()
-    [row] = parts.store.read_users([shopper_id])
+    row, degraded = parts.user_row(shopper_id)
     history = row.history[-STEPS_USED:] if row is not None else []
     ranked = parts.live.ranker.rank([history], k)
     return Recommendations(
@@ -23,6 +23,7 @@ def recommendations(parts: GatewayParts, shopper_id: str, k: int) -> Recommendat
         weights_sha256=ranked.sha256,
         history_length=len(history),
         known=row is not None,
+        degraded=degraded,
         latency_ms=_elapsed_ms(started_s),
     )
 

@@ -70,6 +70,7 @@ class Recommendations(Struct, frozen=True, kw_only=True):
     weights_sha256: WeightsName
     history_length: Annotated[int, Meta(description="steps that the answer is made of", examples=[7])]
     known: bool
+    degraded: Annotated[str | None, Meta(description="what the answer had to do without; null where nothing is amiss")] = None
     latency_ms: Milliseconds
 
 
@@ -120,7 +121,7 @@ class Prediction(Struct, frozen=True, kw_only=True):
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """Whether the gateway is well, and if not, why."""
+    """Whether the gateway is well, and if not, why. What is degraded still answers, with less to go by."""
 
-    status: Literal["ok", "unwell"]
+    status: Literal["ok", "degraded", "unwell"]
     reasons: Annotated[list[str], Meta(description="what has failed or is missing")]

@@ -1,7 +1,7 @@
 """What the gateway is made of: the ranker with its two followers, the publisher, the online store, and how well they are."""
 
 import logging
-from collections.abc import Callable
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +12,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from headrace.features.online_store import OnlineStore, connect
+from headrace.schemas import UserRow
 from headrace.streams.live_scorer import LiveScorer
 from headrace.streams.memory_follower import MemoryFollower
 from headrace.streams.publisher import EventPublisher, UndeliveredEvents
@@ -23,6 +24,7 @@ ANSWERING_THREADS = 8
 REDIS_TIMEOUT_S = 1.0
 PROBE_TIMEOUT_S = 1.0
 CLOSE_TIMEOUT_S = 5.0
+REDIS_PAUSE_S = 1.0
 
 
 class GatewayParts:
@@ -36,6 +38,7 @@ class GatewayParts:
         # A request may not wait as long as a worker: whoever asked has given up by then.
         self._redis.set_retry(Retry(ExponentialBackoff(cap=0.1, base=0.02), retries=2))
         self.store = OnlineStore(self._redis)
+        self._asked_again_at_s = 0.0
         settings: dict[str, Any] = {
             "bootstrap.servers": bootstrap,
             "client.id": f"{COMPONENT}-probe",
@@ -61,25 +64,42 @@ class GatewayParts:
         self.live.stop()
         self._redis.close()
 
+    def user_row(self, shopper_id: str) -> tuple[UserRow | None, str | None]:
+        """Return a shopper's row, or None and why there can be none while the store does not answer.
+
+        After a failure nobody asks for a second: requests would queue up behind time-outs.
+        """
+        if time.monotonic() >= self._asked_again_at_s:
+            try:
+                [row] = self.store.read_users([shopper_id])
+                return row, None
+            except redis.RedisError as error:
+                self._asked_again_at_s = time.monotonic() + REDIS_PAUSE_S
+                log.warning("Redis does not answer; shoppers are answered without their histories", extra={"reason": str(error)})
+        return None, "the online store (Redis) does not answer, so the shopper's history is not known"
+
     def failures(self) -> list[str]:
         """Return what has ended and will not come back by itself."""
         followed = (("weights", self.live.failure), ("memories", self.memories.failure))
         return [f"{name} are no longer followed: {failure!r}; start the gateway anew" for name, failure in followed if failure is not None]
 
     def missing(self) -> list[str]:
-        """Return what is not there yet, or not at the moment; asks the broker and Redis, and so takes up to some seconds."""
+        """Return what is not there yet, or not at the moment, and must be; asks the broker, and so takes up to some seconds."""
         reasons = self.failures()
         if not self.live.follower.caught_up.is_set():
             reasons.append("weights: the newest are not loaded yet")
         if not self.memories.caught_up.is_set():
             reasons.append("memories: the user rows are not read to their end yet")
-        asked: list[tuple[str, Callable[[], object]]] = [
-            ("Kafka", lambda: self._probe.list_topics(timeout=PROBE_TIMEOUT_S)),
-            ("Redis", self._redis.ping),
-        ]
-        for name, ask in asked:
-            try:
-                ask()
-            except (KafkaException, redis.RedisError) as error:
-                reasons.append(f"{name} does not answer: {error}")
+        try:
+            self._probe.list_topics(timeout=PROBE_TIMEOUT_S)
+        except KafkaException as error:
+            reasons.append(f"Kafka does not answer: {error}")
         return reasons
+
+    def degraded(self) -> list[str]:
+        """Return what is away that answers can do without; asks Redis, and so takes up to some seconds."""
+        try:
+            self._redis.ping()
+        except redis.RedisError as error:
+            return [f"Redis does not answer, so shoppers are answered without their histories: {error}"]
+        return []

@@ -63,12 +63,12 @@ async def publish_events(request: Request) -> Response:
 @router.get(
     "/v1/recommendations/{user_id:path}",
     summary="Recommend items to a shopper",
-    description="By the shopper's history in the online store. A shopper without one gets what is popular, and `known` is false.",
+    description="By the shopper's history in the online store. A shopper without one gets what is popular, and `known` is false; "
+    "so does everyone while the online store does not answer, and `degraded` says so.",
     responses=docs.replies(
         {
             200: (Recommendations, "the items, best first"),
             422: (Problem, "a parameter is out of its limits"),
-            503: (Problem, "Redis does not answer"),
         }
     ),
 )
@@ -118,7 +118,8 @@ async def health(request: Request) -> Response:
 )
 async def ready(request: Request) -> Response:
     # Not in the pool of the answers: this is asked most when that one is busy.
-    return _health(await asyncio.to_thread(_parts(request).missing))
+    parts = _parts(request)
+    return await asyncio.to_thread(lambda: _health(parts.missing(), parts.degraded()))
 
 
 @router.get("/metrics", include_in_schema=False)
@@ -149,5 +150,7 @@ def _parts(request: Request) -> GatewayParts:
     return cast(GatewayParts, request.app.state.parts)
 
 
-def _health(reasons: list[str]) -> Response:
+def _health(reasons: list[str], degraded: list[str] | None = None) -> Response:
+    if not reasons and degraded:
+        return reply(Health(status="degraded", reasons=degraded), 200)
     return reply(Health(status="unwell" if reasons else "ok", reasons=reasons), 503 if reasons else 200)
