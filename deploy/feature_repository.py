@@ -19,16 +19,21 @@ class UnsuitableRedis(ValueError):
     """A Redis URL that Feast has no words for; the text says why and what to use."""
 
 
-def apply(registry: Path, redis_url: str) -> list[str]:
+def apply(registry: Path, redis_url: str, archive: Path | None = None) -> list[str]:
     """Write the entities, feature views and feature services of `features/definitions.py` into the registry file.
 
-    Returns their names. It may be done again at any time. Raises UnsuitableRedis.
+    `archive` is the folder of the row versions, of which history is made; where not given, the folder `archive` beside that of
+    the registry. Returns the names of what was written. It may be done again at any time. Raises UnsuitableRedis.
     """
+    folder = (archive or registry.resolve().parent.parent / "archive").resolve()
     store = open_store(registry, redis_url)
     with _quiet():
         from headrace.features import definitions as of
 
         parts: list[Any] = list(of.ALL)
+        for view in parts:
+            if getattr(view, "batch_source", None) is not None:
+                view.batch_source.file_options.uri = str(folder / view.name)
         store.apply(parts)
     return [part.name for part in parts]
 

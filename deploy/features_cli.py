@@ -23,6 +23,6 @@ def apply_features(
     loaded = Settings.load()
     place = registry or loaded.home / "feast" / "registry.db"
     place.parent.mkdir(parents=True, exist_ok=True)
-    for name in apply(place, redis or loaded.redis):
+    for name in apply(place, redis or loaded.redis, loaded.archive):
         typer.echo(name)
     typer.echo(f"written to {place}")

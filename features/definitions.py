@@ -28,7 +28,8 @@ def _feature_view(view: View, entity: Entity) -> FeatureView:
         Field(name=column.name, dtype=_TYPES[column.kind], description=column.meaning, tags={"unit": column.unit})
         for column in view.columns
     ]
-    archive = FileSource(path=f"{view.name}.parquet", timestamp_field="event_timestamp")
+    # What the archiver writes; `apply` puts the archive's own folder in. Visits are not archived, and their folder stays empty.
+    archive = FileSource(path=f"../archive/{view.name}", timestamp_field="event_timestamp", created_timestamp_column="created_timestamp")
     return FeatureView(
         name=view.name,
         entities=[entity],
