@@ -146,6 +146,39 @@ def publish(
 
 
 @app.command()
+def replay(
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Published then or later; all that Kafka has if not given.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Published before then; up to now if not given.")] = None,
+    into: Annotated[int, typer.Option(min=0, help="The number of the Redis database for the shadow store.")] = 1,
+    kafka: Kafka = None,
+    redis: Redis = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Empty the database first, where it is not empty.")] = False,
+    json_file: JsonFile = None,
+    plain: Annotated[bool, typer.Option("--plain", help="A line each second in place of the bar.")] = False,
+) -> None:
+    """Fold the history of clicks and purchases anew, into a shadow store beside the live one.
+
+    For a changed feature definition, or to try one. Workers may run on: neither live rows nor topics are touched. A TIME is ISO 8601
+    (2026-01-31T18:30Z; in UTC where no zone is given) or milliseconds since 1970. Redis must have room for the rows twice. With
+    `headrace features switch` the shadow becomes the live store; one that ends at --to is for trying only.
+    """
+    from msgspec import to_builtins
+
+    from headrace.deploy.row_commands import parse_time, replay_rows
+
+    bootstrap, url = _bootstrap(kafka), redis or Settings.load().redis
+    from_ms, to_ms = parse_time("--from", start), parse_time("--to", end)
+    plain = plain or not sys.stderr.isatty()
+    done = replay_rows(bootstrap, url, into, from_ms=from_ms, to_ms=to_ms, empty=yes, plain=plain)
+    counts = f"{done.counted} counted, {done.repeated} repeated, {done.late} late, {done.refused} refused"
+    typer.echo(f"{done.events} events replayed into database {into} in {done.seconds:.1f} s ({done.rate:.0f} a second): {counts}")
+    if json_file is not None:
+        json_file.write_text(json.dumps(to_builtins(done) | {"events_per_s": done.rate}, indent=2) + "\n")
+
+
+@app.command()
 def tail(
     topic: Annotated[str, typer.Argument(help="Such as clicks, recommendations or drift-alerts.")],
     start: Annotated[Start, typer.Option("--from", help="Where to begin.")] = Start.END,

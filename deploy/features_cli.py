@@ -1,15 +1,20 @@
 """`headrace features ...`: the Feast repository, and the rows as a whole. Commands import what they need when they run."""
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from headrace.deploy.settings import Settings
+from headrace.deploy.settings import Settings, masked
 
 features_app = typer.Typer(help="The Feast repository, and the rows of the online store as a whole.", no_args_is_help=True)
 
 Redis = Annotated[str | None, typer.Option("--redis", metavar="URL", help="Redis as a URL; HEADRACE_REDIS where not given.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result to this file as JSON.")]
+Plain = Annotated[bool, typer.Option("--plain", help="A line each second in place of the bar.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Empty the database without being asked.")]
 Kafka = Annotated[str | None, typer.Option("--kafka", metavar="ADDR", help="Broker as host:port; HEADRACE_KAFKA where not given.")]
 
 
@@ -26,3 +31,64 @@ def apply_features(
     for name in apply(place, redis or loaded.redis, loaded.archive):
         typer.echo(name)
     typer.echo(f"written to {place}")
+
+
+@features_app.command("rebuild")
+def rebuild_features(
+    kafka: Kafka = None,
+    redis: Redis = None,
+    from_events: Annotated[bool, typer.Option("--from-events", help="Read all retained events again, not those of the last day.")] = False,
+    yes: Yes = False,
+    json_file: JsonFile = None,
+    plain: Plain = False,
+) -> None:
+    """Empty the Redis database and fill it again from Kafka: rows from the changelogs, then the events of the last day.
+
+    Feature workers that run restore the rows themselves, and this command watches them; where none runs, it does their work until
+    all is read. Rows that other feature definitions made are not brought back: then all retained events are read. Events published
+    meanwhile are not lost. Until the rows are back, whoever reads them finds none or older ones.
+    """
+    from msgspec import to_builtins
+
+    from headrace.deploy.row_commands import keys_in, rebuild_rows, told
+
+    loaded = Settings.load()
+    url = redis or loaded.redis
+    keys = keys_in(url)
+    if not yes:
+        typer.confirm(f"Empty the database {masked(url)}, which holds {keys} keys, and fill it again from Kafka?", abort=True)
+    done = rebuild_rows(kafka or loaded.kafka, url, from_events=from_events, plain=plain or not sys.stderr.isatty())
+    typer.echo(f"rebuilt by {done.by} in {done.seconds:.1f} s: {told(done.after)} (before: {told(done.before)})")
+    if json_file is not None:
+        json_file.write_text(json.dumps(to_builtins(done), indent=2) + "\n")
+
+
+@features_app.command("switch")
+def switch_features(
+    database: Annotated[int, typer.Argument(min=0, help="The number of the Redis database with the shadow store.")],
+    kafka: Kafka = None,
+    redis: Redis = None,
+    max_behind: Annotated[int, typer.Option(min=0, help="How many events may have come since the shadow was made.")] = 10_000,
+    json_file: JsonFile = None,
+    plain: Plain = False,
+) -> None:
+    """Make the rows of a shadow store (see headrace replay) the live ones, in one step.
+
+    The shadow must be complete and made by this version's feature definitions. Its rows go to the changelogs first. Workers of the
+    same definitions catch up with what came since; workers of others end, and are to be replaced by this version. The rows that
+    were live lie in the other database afterwards, until it is emptied: the same command switches back.
+    """
+    from msgspec import to_builtins
+
+    from headrace.deploy.row_commands import switch_rows, told
+
+    loaded = Settings.load()
+    done = switch_rows(
+        kafka or loaded.kafka, redis or loaded.redis, database, max_behind=max_behind, plain=plain or not sys.stderr.isatty()
+    )
+    typer.echo(f"before: {told(done.before)}, definitions {done.definitions_before}; these lie in database {database} now")
+    typer.echo(f"after:  {told(done.after)}, definitions {done.definitions}; {done.behind} events are left for the workers to read")
+    if done.users_left_behind or done.items_left_behind:
+        typer.echo(f"without events in the shadow, and so without rows now: {done.users_left_behind} users, {done.items_left_behind} items")
+    if json_file is not None:
+        json_file.write_text(json.dumps(to_builtins(done), indent=2) + "\n")

@@ -62,7 +62,7 @@ def with_database(url: str, number: int) -> str:
     parts = urlsplit(url)
     query = [(name, value) for name, value in parse_qsl(parts.query) if name != "db"]
     if parts.scheme == "unix":
-        return urlunsplit(parts._replace(query=urlencode([*query, ("db", str(number))])))
+        return f"unix://{parts.netloc}{parts.path}?{urlencode([*query, ('db', str(number))])}"
     return urlunsplit(parts._replace(path=f"/{number}", query=urlencode(query)))
 
 
