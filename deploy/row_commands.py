@@ -47,7 +47,7 @@ def parse_time(option: str, text: str | None) -> int | None:
 
 def keys_in(redis_url: str, number: int | None = None) -> int:
     """Return how many keys the database of the URL, or another one of that Redis, holds. Raises NoSuchDatabase, RedisUnreachable."""
-    with _redis_told(redis_url):
+    with redis_told(redis_url):
         store = OnlineStore(connect(redis_url)) if number is None else open_database(redis_url, number)
         keys: Any = store.client.dbsize()
         return int(keys)
@@ -56,7 +56,7 @@ def keys_in(redis_url: str, number: int | None = None) -> int:
 def rebuild_rows(bootstrap: str, redis_url: str, *, from_events: bool, plain: bool) -> Rebuilt:
     """Empty the database and see it filled. Raises BrokerUnreachable, RedisUnreachable, and what `rebuild` raises."""
     require_broker(bootstrap)
-    with _redis_told(redis_url), counting("rows", plain) as show:
+    with redis_told(redis_url), counting("rows", plain) as show:
 
         def tell(so_far: Rebuilt) -> None:
             show(so_far.keys, max(so_far.before.total, so_far.keys), f"{so_far.to_go} events and item changes to read, by {so_far.by}")
@@ -71,7 +71,7 @@ def replay_rows(
     if from_ms is not None and to_ms is not None and from_ms >= to_ms:
         raise NotATime(f"--to: a time after --from ({from_ms} ms) was expected; the value is {to_ms} ms")
     require_broker(bootstrap)
-    with _redis_told(redis_url), counting("events", plain) as show:
+    with redis_told(redis_url), counting("events", plain) as show:
         store = open_database(redis_url, number)
         if empty:
             store.client.flushdb(asynchronous=True)
@@ -85,7 +85,7 @@ def replay_rows(
 def switch_rows(bootstrap: str, redis_url: str, number: int, *, max_behind: int, plain: bool) -> Switched:
     """Make database `number` the live one. Raises as `rebuild_rows` and `switch` do, NoSuchDatabase."""
     require_broker(bootstrap)
-    with _redis_told(redis_url), counting("rows to the changelogs", plain) as show:
+    with redis_told(redis_url), counting("rows to the changelogs", plain) as show:
         live, shadow = OnlineStore(connect(redis_url)), open_database(redis_url, number)
         return switch(bootstrap, live, shadow, number, max_behind=max_behind, progress=lambda sent, total: show(sent, total, ""))
 
@@ -96,7 +96,7 @@ def told(counts: RowCounts | None) -> str:
 
 
 @contextmanager
-def _redis_told(url: str) -> Iterator[None]:
+def redis_told(url: str) -> Iterator[None]:
     """See that Redis answers, and tell what goes wrong with it in one line."""
     GivenRedis(url).wait_until_ready()
     try:
