@@ -18,12 +18,13 @@ NOT_TOLD = float("nan")
 
 @dataclass(frozen=True)
 class Column:
-    """One feature: its name, how Feast keeps it, its unit, and what it means."""
+    """One feature: its name, how Feast keeps it, its unit, what it means, and the window or half-life that it covers."""
 
     name: str
     kind: Kind
     unit: str
     meaning: str
+    span: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,13 @@ def _entry(entry: HistoryEntry) -> tuple[Any, ...]:
 
 
 _PANES = (
-    Column("pane_starts_ms", "int64_list_val", "ms", "where each pane of the last 7 days begins, oldest first (features/windows.py)"),
-    Column("pane_views", "int64_list_val", "events", "views in each pane"),
-    Column("pane_carts", "int64_list_val", "events", "cart additions in each pane"),
-    Column("pane_purchases", "int64_list_val", "orders", "orders in each pane"),
-    Column("pane_amounts", "double_list_val", "money", "what was paid in each pane"),
+    Column(
+        "pane_starts_ms", "int64_list_val", "ms", "where each pane of the last 7 days begins, oldest first (features/windows.py)", "7 d"
+    ),
+    Column("pane_views", "int64_list_val", "events", "views in each pane", "7 d"),
+    Column("pane_carts", "int64_list_val", "events", "cart additions in each pane", "7 d"),
+    Column("pane_purchases", "int64_list_val", "orders", "orders in each pane", "7 d"),
+    Column("pane_amounts", "double_list_val", "money", "what was paid in each pane", "7 d"),
 )
 _AGE = (
     Column("late", "int64_val", "events", "events later than the watermark, which the windows leave out"),
@@ -159,10 +162,10 @@ USERS = View(
         Column("carts", "int64_val", "events", "cart additions ever"),
         Column("purchases", "int64_val", "orders", "orders ever"),
         Column("spend", "double_val", "money", "what the orders cost, ever, not converted between currencies"),
-        Column("decayed_views", "double_val", "events", "views, halved every 7 days, as of updated_ms"),
-        Column("decayed_carts", "double_val", "events", "cart additions, halved likewise"),
-        Column("decayed_purchases", "double_val", "orders", "orders, halved likewise"),
-        Column("decayed_spend", "double_val", "money", "spend, halved likewise"),
+        Column("decayed_views", "double_val", "events", "views, halved every 7 days, as of updated_ms", "half-life 7 d"),
+        Column("decayed_carts", "double_val", "events", "cart additions, halved likewise", "half-life 7 d"),
+        Column("decayed_purchases", "double_val", "orders", "orders, halved likewise", "half-life 7 d"),
+        Column("decayed_spend", "double_val", "money", "spend, halved likewise", "half-life 7 d"),
         *_PANES,
         Column("last_purchase_ms", "int64_val", "ms", "event time of the newest order; null without one"),
         _AGE[0],
@@ -182,8 +185,8 @@ ITEMS = View(
         Column("purchases", "int64_val", "orders", "orders that hold the item, ever"),
         Column("units", "int64_val", "pieces", "pieces sold, ever"),
         Column("revenue", "double_val", "money", "what the sold pieces cost, ever"),
-        Column("decayed_views", "double_val", "events", "views, halved every 24 h, as of updated_ms"),
-        Column("decayed_purchases", "double_val", "orders", "orders, halved likewise"),
+        Column("decayed_views", "double_val", "events", "views, halved every 24 h, as of updated_ms", "half-life 24 h"),
+        Column("decayed_purchases", "double_val", "orders", "orders, halved likewise", "half-life 24 h"),
         *_PANES,
         Column("price", "double_val", "money", "the price of the newest event that told one"),
         Column("lowest_price", "double_val", "money", "the lowest price seen"),

@@ -4,14 +4,17 @@ Only Feast's own commands and readers import this; the parts of Headrace write a
 `headrace.features.online_store`. What the columns mean is written in `columns.py`.
 """
 
+import inspect
 from datetime import timedelta
 from typing import Any
 
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, OnDemandFeatureView, PushSource, RequestSource, ValueType
 from feast.types import Array, Float64, Int64, String
 
+from headrace.features import asked
 from headrace.features.columns import ITEMS, SESSIONS, USERS, View
-from headrace.features.online_store import FEATURE_SERVICE
+from headrace.features.feast_asked import ASKED_MS, INPUTS
+from headrace.features.services import NEXT_ITEM, RANKING, VISIT, Service
 
 _TYPES: dict[str, Any] = {
     "int64_val": Int64,
@@ -49,6 +52,72 @@ user_activity = _feature_view(USERS, user)
 item_activity = _feature_view(ITEMS, item)
 session_activity = _feature_view(SESSIONS, session)
 
-next_item = FeatureService(name=FEATURE_SERVICE, features=[user_activity, item_activity], description="what the next-item model reads")
+asking = RequestSource(name="asking", schema=[Field(name=ASKED_MS, dtype=Int64, description="the time of asking, in ms since 1970")])
 
-ALL = (user, item, session, user_activity, item_activity, session_activity, next_item)
+
+# Feast keeps the text of these functions and runs it by itself: whatever one needs, it imports. Several entities come as lists of
+# values, for which Feast's `singleton` would return the first alone.
+def user_now(columns: dict[str, list[object]]) -> dict[str, list[object]]:
+    """What changes with the time of asking, of a shopper."""
+    from headrace.features.feast_asked import answer
+
+    return answer("user_now", columns)
+
+
+def item_now(columns: dict[str, list[object]]) -> dict[str, list[object]]:
+    """What changes with the time of asking, of an item."""
+    from headrace.features.feast_asked import answer
+
+    return answer("item_now", columns)
+
+
+def session_now(columns: dict[str, list[object]]) -> dict[str, list[object]]:
+    """What changes with the time of asking, of a visit."""
+    from headrace.features.feast_asked import answer
+
+    return answer("session_now", columns)
+
+
+def user_item(columns: dict[str, list[object]]) -> dict[str, list[object]]:
+    """A shopper beside an item."""
+    from headrace.features.feast_asked import answer
+
+    return answer("user_item", columns)
+
+
+def _on_demand(view: asked.AskedView, function: Any) -> OnDemandFeatureView:
+    """Return Feast's form of a computed view. Its answers are Float64, since Feast takes no Float32 from a Python function."""
+    return OnDemandFeatureView(
+        name=view.name,
+        # Without what they mean: Feast compares them with the bare fields that it infers.
+        schema=[Field(name=column.name, dtype=_TYPES[column.kind]) for column in view.columns],
+        sources=[*(_VIEWS[base.name][list(INPUTS[base.name])] for base in view.of), asking],
+        mode="python",
+        udf=function,
+        udf_string=inspect.getsource(function),
+        description=function.__doc__ or "",
+    )
+
+
+def _service(service: Service) -> FeatureService:
+    return FeatureService(
+        name=service.name,
+        features=[*(_VIEWS[view.name] for view in service.views), *(_ASKED_VIEWS[view.name] for view in service.asked)],
+        description=service.description,
+    )
+
+
+_VIEWS = {view.name: view for view in (user_activity, item_activity, session_activity)}
+_ASKED_VIEWS = {
+    view.name: _on_demand(view, function)
+    for view, function in (
+        (asked.USER_NOW, user_now),
+        (asked.ITEM_NOW, item_now),
+        (asked.SESSION_NOW, session_now),
+        (asked.USER_ITEM, user_item),
+    )
+}
+
+next_item, ranking, visit = _service(NEXT_ITEM), _service(RANKING), _service(VISIT)
+
+ALL = (user, item, session, *_VIEWS.values(), *_ASKED_VIEWS.values(), next_item, ranking, visit)

@@ -69,22 +69,6 @@ ITEMS = [
 Opened = Callable[[str], Any]
 
 
-@pytest.fixture(scope="session")
-def feast_store(tmp_path_factory: pytest.TempPathFactory) -> Opened:
-    """Return a function that applies the repository and opens Feast's store for a Redis URL, once for each URL."""
-    folder = tmp_path_factory.mktemp("feast")
-    stores: dict[str, Any] = {}
-
-    def opened(url: str) -> Any:
-        if url not in stores:
-            registry = folder / f"{len(stores)}" / "registry.db"
-            assert apply(registry, url) == ["user", "item", "session", USER_VIEW, ITEM_VIEW, SESSION_VIEW, FEATURE_SERVICE]
-            stores[url] = open_store(registry, url)
-        return stores[url]
-
-    return opened
-
-
 @pytest.fixture
 def client(clean_redis: str) -> redis.Redis:
     return connect(clean_redis)
@@ -177,7 +161,9 @@ def test_both_leave_the_same_keys_and_the_same_bytes(feast_store: Opened, client
     at = [datetime.fromtimestamp(user.seen_ms / 1000, UTC)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        feast_store(clean_redis).write_to_online_store(USER_VIEW, inputs={"user_id": ["ada"], "event_timestamp": at} | told)
+        feast_store(clean_redis).write_to_online_store(
+            USER_VIEW, inputs={"user_id": ["ada"], "event_timestamp": at, "created_timestamp": at} | told
+        )
     theirs = all_hashes(client)
     assert theirs.keys() == ours.keys()
     for key, fields in theirs.items():
