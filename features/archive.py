@@ -73,8 +73,8 @@ def schema_of(view: View) -> pa.Schema:
     """Return the columns of a view's files: the join key, two times, the features, and the offset on the changelog.
 
     `event_timestamp` is the time from which the version could be read. `created_timestamp` orders versions of the same
-    `event_timestamp`; it is no clock, but 1970 and as many microseconds as the row's offsets add up to: of two rows of an entity,
-    the one that has taken in more events is the later. Where even that is equal, the higher `changelog_offset` is.
+    `event_timestamp`; it is no clock, but 1970 and as many microseconds as the row's partitions had events up to its offsets: of two
+    rows of an entity, the one that has taken in more is the later. Where even that is equal, the higher `changelog_offset` is.
     """
     return pa.schema(
         [
@@ -104,7 +104,8 @@ def versions_table(archived: ArchivedView[R], versions: Sequence[tuple[int, R]])
 
 def created_us(row: Row) -> int:
     """Return the order of a row among the versions of its entity that are of the same millisecond."""
-    return sum(row.offsets.values())
+    # One more than each offset: the event at offset 0 counts too.
+    return sum(offset + 1 for offset in row.offsets.values())
 
 
 def by_day(table: pa.Table) -> dict[str, pa.Table]:

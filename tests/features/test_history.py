@@ -1,181 +1,55 @@
 """History answers what an online read would have returned at that instant: no later version, none out of its time to live."""
 
-import math
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
-from msgspec.structs import replace
+from past import (
+    HOUR_MS,
+    REPEATED,
+    SEED,
+    START_MS,
+    VIEWS,
+    Answer,
+    Online,
+    Past,
+    answers_of,
+    as_of,
+    asked,
+    comparable,
+    differences,
+    make_past,
+    opened,
+)
 
-from headrace.deploy.feature_repository import apply, open_store
-from headrace.features.archive import ARCHIVED, ITEM_VERSIONS, USER_VERSIONS, ArchivedView, Stretch, versions_table
+from headrace.features.archive import ARCHIVED, USER_VERSIONS, Stretch, versions_table
 from headrace.features.archive_folder import ArchiveFolder
-from headrace.features.as_of import Versions, valid_versions
-from headrace.features.columns import ITEM_VIEW, SESSION_VIEW, USER_VIEW, View
+from headrace.features.columns import ITEM_VIEW, SESSION_VIEW, USER_VIEW
 from headrace.features.history import CannotAnswer, point_in_time
-from headrace.features.item_row import changes_of, fold_item
-from headrace.features.online_store import FEATURE_SERVICE
-from headrace.features.place import Place
-from headrace.features.user_row import fold_user
-from headrace.schemas import Click, Event, ItemRow, UserRow, shopper_id
-from headrace.schemas.feature_rows import Row
-from headrace.streams.readers import open_events
-
-EVENTS = 4000
-QUESTIONS = 3000
-SEED = 7
-START_MS = 1_750_000_000_000
-HOUR_MS = 3_600_000
-# Two thirds of a year in all, so that many rows outlive their time to live, of 30 and 90 days; some events share a millisecond.
-GAPS_MS = [0, 0, 1, 250, HOUR_MS, 3 * HOUR_MS, 4 * HOUR_MS]
-VIEWS = {archived.view.name: archived.view for archived in ARCHIVED.values()}
-
-Question = tuple[int, str, str]
-Answer = dict[str, Any]
-
-
-def placed(events: Sequence[Event], noise: random.Random) -> Iterator[tuple[Event, Place]]:
-    """Yield the events with times that spread over months, each a little before its publication, and their places in Kafka."""
-    offsets: dict[str, int] = {}
-    published_ms = START_MS
-    for event in events:
-        published_ms += noise.choice(GAPS_MS)
-        source = f"{'clicks' if isinstance(event, Click) else 'purchases'}/{sum(shopper_id(event).encode()) % 4}"
-        offsets[source] = offsets.get(source, -1) + 1
-        yield replace(event, event_time_ms=published_ms - noise.randrange(2000)), Place(source, offsets[source], published_ms)
-
-
-@dataclass
-class Online:
-    """What the online store held: rows are folded as the worker does, one event after another, and `versions` are what was sent."""
-
-    users: dict[str, UserRow] = field(default_factory=dict)
-    items: dict[str, ItemRow] = field(default_factory=dict)
-    versions: dict[str, list[Row]] = field(default_factory=lambda: {USER_VIEW: [], ITEM_VIEW: []})
-
-    def take_in(self, event: Event, place: Place) -> None:
-        shopper = shopper_id(event)
-        self.users[shopper] = fold_user(self.users.get(shopper, UserRow(shopper_id=shopper)), event, place)
-        self.versions[USER_VIEW].append(self.users[shopper])
-        for change in changes_of(event, place):
-            item = change.item_id
-            self.items[item] = fold_item(self.items.get(item, ItemRow(item_id=item)), change)
-            self.versions[ITEM_VIEW].append(self.items[item])
-
-    def read(self, question: Question) -> Answer:
-        """Return what a read of both views gave at this instant."""
-        asked_ms, shopper, item = question
-        return laid_out(VIEWS[USER_VIEW], self.users.get(shopper), asked_ms) | laid_out(VIEWS[ITEM_VIEW], self.items.get(item), asked_ms)
-
-
-def laid_out(view: View, row: Row | None, asked_ms: int) -> Answer:
-    valid = row is not None and asked_ms - row.seen_ms <= view.ttl_s * 1000
-    values = view.values(row) if valid else [None] * len(view.columns)
-    return {f"{view.name}__{column.name}": comparable(value) for column, value in zip(view.columns, values, strict=True)}
-
-
-def comparable(value: Any) -> Any:
-    """Return a value as plain Python in which nothing is null in two ways and not a number equals itself."""
-    if isinstance(value, float):
-        return "nan" if math.isnan(value) else value
-    if hasattr(value, "tolist") and not isinstance(value, str):
-        value = value.tolist()
-    return [comparable(part) for part in value] if isinstance(value, list) else value
-
-
-@dataclass
-class Past:
-    """A history: the archive's folder, questions in a random order, and the answers that the online store gave at these instants."""
-
-    archive: Path
-    store: Any
-    questions: list[Question]
-    answers: list[Answer]
-    repeated: int
+from headrace.features.online_store import FEATURE_SERVICE, OnlineStore, connect
+from headrace.features.reader import FeatureReader
+from headrace.features.services import RANKING
+from headrace.schemas import UserRow
 
 
 @pytest.fixture(scope="module")
 def past(tmp_path_factory: pytest.TempPathFactory, shop_data: Callable[[str], Path]) -> Past:
-    noise = random.Random(SEED)
-    folder = tmp_path_factory.mktemp("past")
-    arrivals = list(placed(list(islice(open_events(shop_data("diginetica_clicks_purchases.csv.gz")), EVENTS)), noise))
-    shoppers = [shopper_id(event) for event, _ in arrivals]
-    items = [change.item_id for event, place in arrivals for change in changes_of(event, place)]
-    times = [place.published_ms for _, place in arrivals]
-    questions: list[Question] = []
-    for _ in range(QUESTIONS):
-        at = noise.randrange(len(arrivals))
-        # The very instant of an event, just before it, soon after, or long after.
-        asked_ms = times[at] + noise.choice([0, -1, 1, noise.randrange(100 * 24 * HOUR_MS), -noise.randrange(HOUR_MS)])
-        near = shoppers[at] if noise.random() < 0.7 else noise.choice([*shoppers, "nobody"])
-        questions.append((asked_ms, near, noise.choice([items[min(at, len(items) - 1)], *noise.sample(items, 2), "nothing"])))
-    questions += noise.sample(questions, 50)
-    noise.shuffle(questions)
-
-    online, answers, waiting = Online(), {}, sorted(set(questions), reverse=True)
-    for event, place in arrivals:
-        while waiting and waiting[-1][0] < place.published_ms:
-            question = waiting.pop()
-            answers[question] = online.read(question)
-        online.take_in(event, place)
-    answers |= {question: online.read(question) for question in waiting}
-    for archived in ARCHIVED.values():
-        put_down(folder / "archive", archived, online.versions[archived.view.name], noise)
-    url = "redis://127.0.0.1:1/0"
-    apply(folder / "feast" / "registry.db", url, folder / "archive")
-    store = open_store(folder / "feast" / "registry.db", url)
-    return Past(folder / "archive", store, questions, [answers[question] for question in questions], 50)
-
-
-def put_down(archive: Path, archived: ArchivedView[Any], rows: Sequence[Any], noise: random.Random) -> None:
-    """Write row versions as the archiver does, in stretches; a few are sent a second time, after a later one, as a crash has it."""
-    sent = list(rows)
-    for _ in range(100):
-        at = noise.randrange(len(sent))
-        sent.insert(min(len(sent), at + noise.randrange(1, 6)), sent[at])
-    numbered = list(enumerate(sent))
-    while numbered:
-        part, numbered = numbered[:997], numbered[997:]
-        stretch = Stretch(archived.topic.name, 0, part[0][0], part[-1][0])
-        ArchiveFolder(archive).write(stretch, versions_table(archived, part))
-
-
-def asked(questions: Sequence[Question]) -> pd.DataFrame:
-    times = [datetime.fromtimestamp(asked_ms / 1000, UTC) for asked_ms, _, _ in questions]
-    users, items = [user for _, user, _ in questions], [item for _, _, item in questions]
-    return pd.DataFrame({"user_id": users, "event_timestamp": times, "label": range(len(questions)), "item_id": items})
-
-
-def answers_of(frame: pd.DataFrame) -> list[Answer]:
-    names = [name for name in frame.columns if "__" in name]
-    rows = frame[names].astype(object).to_dict("records")
-    return [{name: None if value is pd.NA or value is None else comparable(value) for name, value in row.items()} for row in rows]
-
-
-def differences(found: Sequence[Answer], expected: Sequence[Answer]) -> int:
-    """The checker: in how many rows a value differs from what the online store gave. A null number is not a number in pandas."""
-    assert len(found) == len(expected)
-
-    def same(ours: Any, theirs: Any) -> bool:
-        return bool(ours == theirs) or (ours == "nan" and theirs is None)
-
-    return sum(any(not same(ours[name], theirs[name]) for name in theirs) for ours, theirs in zip(found, expected, strict=True))
+    return make_past(tmp_path_factory.mktemp("past"), shop_data("diginetica_clicks_purchases.csv.gz"))
 
 
 def test_history_gives_what_an_online_read_gave_at_that_instant(past: Past) -> None:
     found = point_in_time(past.store, asked(past.questions), FEATURE_SERVICE)
     assert differences(answers_of(found), past.answers) == 0
     # The questions are such that it matters: rows and nulls, by time to live and by never having been there.
-    nulls = sum(answer[f"{USER_VIEW}__steps"] is None for answer in past.answers)
-    assert len(past.questions) * 0.1 < nulls < len(past.questions) * 0.9
+    for view in VIEWS:
+        nulls = sum(answer[f"{view}__seen_ms"] is None for answer in past.answers)
+        assert 0.1 < nulls / len(past.questions) < 0.9
 
 
 def test_the_questions_come_back_in_their_order_with_their_own_columns_and_index(past: Past) -> None:
@@ -183,4 +57,167 @@ def test_the_questions_come_back_in_their_order_with_their_own_columns_and_index
     questions.index = pd.Index(range(5000, 5000 + len(questions)))
     found = point_in_time(past.store, questions, FEATURE_SERVICE)
     pd.testing.assert_frame_equal(found[list(questions.columns)], questions)
-    assert len(past.questions) - len(set(past.questions)) >= past.repeated
+    assert len(past.questions) - len(set(past.questions)) >= REPEATED
+
+
+def test_feasts_own_call_gives_the_same_answers(past: Past) -> None:
+    service = past.store.get_feature_service(FEATURE_SERVICE)
+    found = past.store.get_historical_features(entity_df=asked(past.questions), features=service, full_feature_names=True).to_df()
+    assert found["label"].tolist() == list(range(len(past.questions)))
+    assert differences(answers_of(found), past.answers) == 0
+
+
+Versions = list[dict[str, Any]]
+Join = Callable[[Versions, int], dict[str, Any] | None]
+
+
+def valid(versions: Versions, asked_ms: int) -> dict[str, Any] | None:
+    return next((row for row in reversed(versions) if row["seen_ms"] <= asked_ms), None)
+
+
+def newest_whenever(versions: Versions, asked_ms: int) -> dict[str, Any] | None:
+    return versions[-1] if versions else None
+
+
+def one_version_later(versions: Versions, asked_ms: int) -> dict[str, Any] | None:
+    known = sum(row["seen_ms"] <= asked_ms for row in versions)
+    return versions[min(known, len(versions) - 1)] if known else None
+
+
+def one_version_earlier(versions: Versions, asked_ms: int) -> dict[str, Any] | None:
+    known = sum(row["seen_ms"] <= asked_ms for row in versions)
+    return versions[known - 2] if known > 1 else None
+
+
+def joined(past: Past, join: Join) -> list[Answer]:
+    """Answer the questions by a join of a test's own over the archive's files."""
+    versions: dict[tuple[str, str], Versions] = {}
+    for view in VIEWS.values():
+        rows = pq.ParquetDataset(past.archive / view.name, partitioning=None).read().to_pylist()
+        for row in sorted(rows, key=lambda row: (row["event_timestamp"], row["created_timestamp"], row["changelog_offset"])):
+            held = versions.setdefault((view.name, row[view.join_key]), [])
+            if not held or held[-1]["created_timestamp"] != row["created_timestamp"]:
+                held.append(row)
+    answers = []
+    for asked_ms, *keys in past.questions:
+        answer: Answer = {}
+        for view, key in zip((VIEWS[USER_VIEW], VIEWS[ITEM_VIEW]), keys, strict=True):
+            row = join(versions.get((view.name, key), []), asked_ms)
+            told = row if row is not None and asked_ms - row["seen_ms"] <= view.ttl_s * 1000 else {}
+            answer |= {f"{view.name}__{column.name}": comparable(told.get(column.name)) for column in view.columns}
+        answers.append(answer)
+    return answers
+
+
+def test_the_checker_passes_an_honest_join(past: Past) -> None:
+    assert differences(joined(past, valid), past.answers) == 0
+
+
+@pytest.mark.parametrize("leak", [newest_whenever, one_version_later, one_version_earlier])
+def test_the_checker_finds_a_join_that_leaks_or_lags(past: Past, leak: Join) -> None:
+    assert differences(joined(past, leak), past.answers) > len(past.questions) * 0.05
+
+
+def test_the_checker_finds_versions_that_are_stamped_too_early(past: Past, tmp_path: Path) -> None:
+    for archived in ARCHIVED.values():
+        table = pq.ParquetDataset(past.archive / archived.view.name, partitioning=None).read()
+        early = pa.array(pc.subtract(table["event_timestamp"], pa.scalar(HOUR_MS, pa.duration("ms"))))
+        leaking = table.set_column(1, table.schema.field("event_timestamp"), early)
+        ArchiveFolder(tmp_path / "archive").write(Stretch(archived.topic.name, 0, 0, 10**6), leaking)
+    store = opened(tmp_path)
+    found = point_in_time(store, asked(past.questions), FEATURE_SERVICE)
+    assert differences(answers_of(found), past.answers) > len(past.questions) * 0.05
+
+
+def test_entities_without_a_valid_row_are_nulls_where_they_were_asked(past: Past) -> None:
+    [place, *_] = [place for place, answer in enumerate(past.answers) if answer[f"{USER_VIEW}__steps"] is not None]
+    asked_ms, user, _ = past.questions[place]
+    long_after_ms = asked_ms + 300 * 24 * HOUR_MS
+    found = point_in_time(
+        past.store,
+        asked(
+            [(asked_ms, "nobody", "-"), (asked_ms, user, "-"), (START_MS - 1, user, "-"), (long_after_ms, user, "-"), (asked_ms, user, "-")]
+        ),
+        [f"{USER_VIEW}:steps", f"{USER_VIEW}:history_items"],
+    )
+    steps = past.answers[place][f"{USER_VIEW}__steps"]
+    assert found[f"{USER_VIEW}__steps"].tolist() == [pd.NA, steps, pd.NA, pd.NA, steps]
+    assert [value is None for value in found[f"{USER_VIEW}__history_items"]] == [True, False, True, True, False]
+    assert f"{USER_VIEW}__views" not in found.columns
+
+
+def test_what_depends_on_the_time_of_asking_is_as_the_reader_told_it_then(past: Past, clean_redis: str) -> None:
+    store = OnlineStore(connect(clean_redis))
+    reader = FeatureReader(store)
+    expected: dict[Any, Answer] = {}
+    for question, online in as_of(Online(), past.arrivals, random.Random(SEED).sample(past.questions, 300)):
+        asked_ms, user, item = question
+        store.write(users=[online.users[user]] if user in online.users else [], items=[online.items[item]] if item in online.items else [])
+        [read] = reader.read(RANKING, [{"user_id": user, "item_id": item}], asked_ms)
+        expected[question] = {name: comparable(value) for name, value in read.items()}
+    found = point_in_time(past.store, asked(list(expected)), RANKING.name)
+    assert [name for name in found.columns if "__" in name] == list(RANKING.columns)
+    assert differences(answers_of(found), list(expected.values())) == 0
+    assert found["user_now__age_s"].notna().sum() > 100
+
+
+def test_times_and_keys_may_be_told_in_several_ways(past: Past) -> None:
+    questions = [question for question in past.questions if question[1].isdigit()][:50]
+    expected = answers_of(point_in_time(past.store, asked(questions), FEATURE_SERVICE))
+    frame = asked(questions)
+    in_ms = [asked_ms for asked_ms, _, _ in questions]
+    for other in (
+        frame.assign(event_timestamp=in_ms),
+        frame.assign(event_timestamp=frame["event_timestamp"].dt.tz_localize(None)),
+        frame.assign(event_timestamp=[time.isoformat() for time in frame["event_timestamp"]]),
+        frame.assign(event_timestamp=frame["event_timestamp"].dt.tz_convert("Asia/Tokyo")),
+        frame.assign(user_id=frame["user_id"].astype(int)),
+        pa.Table.from_pandas(frame),
+    ):
+        assert answers_of(point_in_time(past.store, other, FEATURE_SERVICE)) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"drop": "event_timestamp"}, "event_timestamp: a column with the instants asked about was expected; there are user_id"),
+        ({"drop": "item_id"}, "item_id: a column with this key was expected; there are user_id"),
+        ({"event_timestamp": "yesterday"}, "event_timestamp: times as in ISO 8601"),
+        ({"event_timestamp": None}, "event_timestamp: row 0 tells no time"),
+        ({"user_id": 1.5}, "user_id: texts or whole numbers were expected; a value is 1.5"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_told_by_its_column(past: Past, change: dict[str, Any], told: str) -> None:
+    frame = asked(past.questions[:3])
+    frame = frame.drop(columns=change["drop"]) if "drop" in change else frame.assign(**change)
+    with pytest.raises(CannotAnswer, match=told):
+        point_in_time(past.store, frame, FEATURE_SERVICE)
+
+
+def test_visits_have_no_history_and_it_says_so(past: Past) -> None:
+    frame = asked(past.questions[:3]).assign(session_id="s")
+    with pytest.raises(CannotAnswer, match="session_activity: its rows have no changelog, so no history"):
+        point_in_time(past.store, frame, [f"{SESSION_VIEW}:views"])
+
+
+def test_an_empty_archive_and_no_questions_give_nulls_and_nothing(past: Past, tmp_path: Path) -> None:
+    found = point_in_time(opened(tmp_path), asked(past.questions[:3]), FEATURE_SERVICE)
+    assert found[f"{USER_VIEW}__steps"].isna().all()
+    assert len(point_in_time(past.store, asked([]), FEATURE_SERVICE)) == 0
+
+
+def test_a_feature_that_older_files_lack_is_null_there(tmp_path: Path) -> None:
+    rows = [(number, UserRow(shopper_id="ada", steps=number, views=number, seen_ms=START_MS + number)) for number in (1, 2)]
+    tables = [versions_table(USER_VERSIONS, [row]) for row in rows]
+    ArchiveFolder(tmp_path / "archive").write(Stretch("user-features", 0, 1, 1), tables[0].drop_columns(["views"]))
+    ArchiveFolder(tmp_path / "archive").write(Stretch("user-features", 0, 2, 2), tables[1])
+    questions = asked([(START_MS + 1, "ada", ""), (START_MS + 2, "ada", "")])
+    found = point_in_time(opened(tmp_path), questions, [f"{USER_VIEW}:views", f"{USER_VIEW}:steps"])
+    assert found[f"{USER_VIEW}__views"].tolist() == [pd.NA, 2]
+    assert found[f"{USER_VIEW}__steps"].tolist() == [1, 2]
+
+
+def test_how_far_it_is_is_told_for_each_view(past: Past) -> None:
+    told: list[tuple[str, float]] = []
+    point_in_time(past.store, asked(past.questions[:3]), FEATURE_SERVICE, lambda view, share: told.append((view, share)))
+    assert [(view, share) for view, share in told if share == 1.0] == [(USER_VIEW, 1.0), (ITEM_VIEW, 1.0)]
