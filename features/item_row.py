@@ -35,7 +35,7 @@ def changes_of(event: Event, place: Place) -> list[ItemChange]:
             offset=place.offset,
             published_ms=place.published_ms,
             price=next((line.unit_price for line in same if line.unit_price is not None), None),
-            amount=sum(line.quantity * line.unit_price for line in same if line.unit_price is not None),
+            amount=sum((line.quantity * line.unit_price for line in same if line.unit_price is not None), 0.0),
         )
         for item_id, same in lines.items()
     ]

@@ -84,7 +84,7 @@ def amount_of(order: Purchase) -> float:
     """Return what an order cost: its total, or where that is not told the sum of its lines with a price."""
     if order.total is not None:
         return order.total
-    return sum(line.quantity * line.unit_price for line in order.lines if line.unit_price is not None)
+    return sum((line.quantity * line.unit_price for line in order.lines if line.unit_price is not None), 0.0)
 
 
 def _in_order(history: list[HistoryEntry], entries: list[HistoryEntry]) -> list[HistoryEntry]:
