@@ -119,8 +119,11 @@ def untidy(events: Iterable[Event], seed: int, *, twice: float = 0.1, late: floa
     waiting: list[tuple[int, int, Event]] = []
     for number, event in enumerate(events):
         now_ms = event.event_time_ms
-        delay_ms = draw.randrange(2 * 60 * MINUTE_MS, 4 * 60 * MINUTE_MS) if draw.random() < late else draw.randrange(MINUTE_MS)
-        waiting.append((now_ms + delay_ms, number, event))
+        if draw.random() < late:
+            # Not sent twice: so long after, the row may remember the first one no more.
+            waiting.append((now_ms + draw.randrange(2 * 60 * MINUTE_MS, 4 * 60 * MINUTE_MS), number, event))
+            continue
+        waiting.append((now_ms + draw.randrange(MINUTE_MS), number, event))
         if draw.random() < twice:
             waiting.append((now_ms + draw.randrange(5 * MINUTE_MS), -number, event))
         if number % 50 == 0:

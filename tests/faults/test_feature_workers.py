@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fleet import Feed, Fleet, drain, untidy, until, verify
 
+from headrace.features.online_store import OnlineStore, connect
 from headrace.schemas import Event
 from headrace.streams.simulator import simulate
 
@@ -113,4 +114,6 @@ def test_repeats_shuffles_and_late_events_give_the_rows_of_a_recomputation(
     assert report["differences"] == 0, (SEED, report)
     assert fleet.metric("a", "headrace_feature_events_total") == 20_000
     assert fleet.metric("a", "headrace_feature_events_repeated_total") > 1_500
-    assert fleet.metric("a", "headrace_feature_events_late_total") > 20
+    rows = list(OnlineStore(connect(clean_redis)).scan_users())
+    assert fleet.metric("a", "headrace_feature_events_late_total") == sum(row.late for row in rows) > 20
+    assert fleet.metric("a", "headrace_feature_events_repeated_total") == sum(row.repeated for row in rows)
