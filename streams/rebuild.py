@@ -19,7 +19,7 @@ from headrace.features.online_store import OnlineStore, Positions
 from headrace.features.shadow import RowCounts, count_rows
 from headrace.schemas.topics import CLICKS, ITEM_CHANGES, PURCHASES, Topic
 from headrace.streams import kafka
-from headrace.streams.feature_worker import COMPONENT, FeatureWorker
+from headrace.streams.feature_worker import COMMIT_EVERY_S, COMPONENT, FeatureWorker
 
 LOOK_EVERY_S = 0.2
 ASK_GROUP_EVERY_S = 5.0
@@ -136,7 +136,16 @@ class _Watch:
 
         Returns False as soon as nobody goes on with the work. A worker of our own says by `ready` that it reads.
         """
-        return self._until(events, goes_on, ready) and self._until(events | self.ends([ITEM_CHANGES]), goes_on, ready)
+        if not self._until(events, goes_on, ready):
+            return False
+        # The changes are surely on their topic once the events are committed; the first commit after a restore may be an older one.
+        held = self._store.positions(list(events))
+        time.sleep(2 * COMMIT_EVERY_S)
+        while any(self.committed().get(source, 0) <= _number(position) for source, position in held.items()):
+            if not goes_on():
+                return False
+            time.sleep(LOOK_EVERY_S)
+        return self._until(events | self.ends([ITEM_CHANGES]), goes_on, ready)
 
     def _until(self, ends: dict[str, int], goes_on: Callable[[], bool], ready: threading.Event | None) -> bool:
         asked_s = moved_s = time.monotonic()
