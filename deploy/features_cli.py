@@ -63,6 +63,40 @@ def rebuild_features(
         json_file.write_text(json.dumps(to_builtins(done), indent=2) + "\n")
 
 
+@features_app.command("backfill")
+def backfill_features(
+    events: Annotated[list[str], typer.Argument(help="Files or folders of JSON lines or Parquet, data files, or URLs that Spark knows.")],
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="Where the rows go: a folder, or a URL that Spark knows.")],
+    master: Annotated[
+        str | None, typer.Option(help="Where Spark runs, such as local[2] or spark://host:7077; all cores of this machine if not given.")
+    ] = None,
+    versions: Annotated[str, typer.Option(help="Which versions of a row to write: the 'last', or 'all', one after each event.")] = "last",
+    form: Annotated[str, typer.Option("--format", help="What EVENTS are: 'json', 'parquet', or 'auto' to look.")] = "auto",
+    json_file: JsonFile = None,
+    plain: Plain = False,
+) -> None:
+    """Fold a history of clicks and purchases on Spark, with the feature worker's own functions, into Parquet for Feast.
+
+    EVENTS are as headrace publish reads them and headrace tail --json prints them; folded in the order given. Where each tells its
+    place in Kafka (source, offset, published_ms) that is used, else one is made up: a shopper's own partition, a running number, the
+    event's time. Rows land in FOLDER/VIEW/day=YYYY-MM-DD, as the archive has them. Lines that are no events are left out and counted.
+    Needs pip install 'headrace[spark]' and Java 17 or newer.
+    """
+    from dataclasses import asdict
+
+    from headrace.deploy.spark_backfill import backfill
+
+    kept, read_as = _choice("--versions", versions, ("last", "all")), _choice("--format", form, ("auto", "json", "parquet"))
+    done = backfill(events, out, versions=kept, form=read_as, master=master, plain=plain or not sys.stderr.isatty())
+    for reason in done.reasons:
+        typer.echo(f"left out: {reason}", err=True)
+    typer.echo(f"{done.events} events folded on {done.master} in {done.seconds:.1f} s, their places {done.places}")
+    typer.echo(f"{done.counted} counted, {done.repeated} repeated, {done.late} late, {done.replayed} there twice, {done.refused} left out")
+    typer.echo("rows written: " + ", ".join(f"{count} of {view}" for view, count in done.rows.items()) + f"; they are in {done.out}")
+    if json_file is not None:
+        json_file.write_text(json.dumps(asdict(done) | {"events_per_s": done.rate}, indent=2) + "\n")
+
+
 @features_app.command("switch")
 def switch_features(
     database: Annotated[int, typer.Argument(min=0, help="The number of the Redis database with the shadow store.")],
@@ -124,3 +158,33 @@ def verify_features(
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     if report.differences:
         raise typer.Exit(1)
+
+
+@features_app.command("history")
+def history_of_features(
+    entities: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV or Parquet: keys of entities, and event_timestamp.")],
+    out: Annotated[Path, typer.Option("--out", dir_okay=False, help="The Parquet file to write.")],
+    service: Annotated[str, typer.Option(help="The feature service whose features are wanted.")] = "next_item",
+    registry: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Feast's registry; in HEADRACE_HOME where not given.")
+    ] = None,
+    json_file: JsonFile = None,
+    plain: Plain = False,
+) -> None:
+    """Make training data: for each row of a file, the features as an online read would have returned them at that instant.
+
+    The file has a column for each key of the service (user_id, item_id), and event_timestamp: times as in ISO 8601, in UTC where no
+    zone is told, or whole milliseconds since 1970. Other columns, such as a label, are kept. The answers have the same rows in the
+    same order; where an entity had no row then, or one older than its time to live, its features are null. They are made from the
+    Parquet files that `headrace run archiver` writes to HEADRACE_ARCHIVE; what came before its first run is not there. Visits are
+    not archived.
+    """
+    from msgspec import to_builtins
+
+    from headrace.deploy.history_command import answer_file
+
+    report = answer_file(entities, service, out, Settings.load(), registry=registry, plain=plain or not sys.stderr.isatty())
+    typer.echo(report.line())
+    typer.echo(f"written to {out}")
+    if json_file is not None:
+        json_file.write_text(json.dumps(to_builtins(report), indent=2) + "\n")
