@@ -11,14 +11,15 @@ from typing import Any
 
 from headrace.features.columns import ITEMS, SESSIONS, USERS, Column, View
 from headrace.features.stored_rows import StoredItem, StoredSession, StoredUser
-from headrace.features.taste import STAGES, taste_of, visit_of
-from headrace.features.windows import DAY_MS, WINDOWS, window
+from headrace.features.taste import STAGES, Taste, taste_of, visit_of
+from headrace.features.windows import DAY_MS, WINDOWS, windows
 from headrace.schemas import ItemRow, SessionRow, UserRow
 
 AnyUser = UserRow | StoredUser
 AnyItem = ItemRow | StoredItem
 AnySession = SessionRow | StoredSession
 AnyRow = AnyUser | AnyItem | AnySession
+TasteOf = Callable[[AnyUser], Taste]
 
 CATEGORIES_TOLD = 5
 
@@ -27,14 +28,19 @@ CATEGORIES_TOLD = 5
 class AskedView:
     """One view that is computed when it is asked for.
 
-    `of` are the stored views that it needs. `values(rows, entities, asked_ms)` returns the values of `columns`, in their order,
-    given the rows of these views and the ids that they were asked by.
+    `of` are the stored views that it needs. `values(rows, entities, asked_ms, taste)` returns the values of `columns`, in their
+    order, given the rows of these views, the ids that they were asked by, and a way to a shopper's taste.
     """
 
     name: str
     of: tuple[View, ...]
     columns: tuple[Column, ...]
-    values: Callable[[Sequence[Any], Sequence[str], int], Sequence[Any]]
+    values: Callable[[Sequence[Any], Sequence[str], int, TasteOf], Sequence[Any]]
+
+
+def taste_of_user(row: AnyUser) -> Taste:
+    """Return what a shopper's history tells. Whoever asks for one shopper many times may keep it."""
+    return taste_of(row.history)
 
 
 def age_ms(row: AnyRow, asked_ms: int) -> int:
@@ -47,12 +53,12 @@ def is_over(view: View, row: AnyRow, asked_ms: int) -> bool:
     return age_ms(row, asked_ms) > view.ttl_s * 1000
 
 
-def user_now(row: AnyUser | None, asked_ms: int) -> Sequence[Any]:
+def user_now(row: AnyUser | None, asked_ms: int, taste_of_user: TasteOf = taste_of_user) -> Sequence[Any]:
     """Return the values of `USER_NOW.columns`."""
     if row is None or is_over(USERS, row, asked_ms):
         return _NO_USER
     at_ms = _at(row, asked_ms)
-    taste = taste_of(row.history)
+    taste = taste_of_user(row)
     # The heaviest first; of equal ones in the order of their names.
     best = sorted(taste.shares.items(), key=lambda share: (-share[1], share[0]))[:CATEGORIES_TOLD]
     return (
@@ -93,14 +99,16 @@ def session_now(row: AnySession | None, asked_ms: int) -> Sequence[Any]:
     return (length_s, length_s / (steps - 1) if steps > 1 else None, stage, *_idle_and_age(row, asked_ms))
 
 
-def user_item(user: AnyUser | None, item: AnyItem | None, item_id: str, asked_ms: int) -> Sequence[Any]:
+def user_item(
+    user: AnyUser | None, item: AnyItem | None, item_id: str, asked_ms: int, taste_of_user: TasteOf = taste_of_user
+) -> Sequence[Any]:
     """Return the values of `USER_ITEM.columns`."""
     if user is None or is_over(USERS, user, asked_ms):
         return None, None, None
-    seen_before = sum(entry.item_id == item_id for entry in user.history)
+    seen_before = [entry.item_id for entry in user.history].count(item_id)
     if item is None or is_over(ITEMS, item, asked_ms):
         return None, None, seen_before
-    taste = taste_of(user.history)
+    taste = taste_of_user(user)
     affinity = taste.shares.get(item.category, 0.0) if item.category and taste.shares else None
     price_fit = item.price / taste.price if item.price is not None and taste.price else None
     return affinity, price_fit, seen_before
@@ -112,8 +120,8 @@ def _at(row: AnyRow, asked_ms: int) -> int:
 
 
 def _windows(row: AnyUser | AnyItem, at_ms: int) -> tuple[Any, ...]:
-    """Return views, carts, purchases and amounts, each in the three windows."""
-    sums = [window(row.panes, name, at_ms) for name in WINDOWS]
+    """Return views, carts, purchases and amounts, each in the three windows, which end at `at_ms`."""
+    sums = windows(row.panes, at_ms)
     return (
         *(total.views for total in sums),
         *(total.carts for total in sums),
@@ -167,7 +175,7 @@ USER_NOW = AskedView(
         _IDLE,
         _AGE,
     ),
-    lambda rows, entities, asked_ms: user_now(rows[0], asked_ms),
+    lambda rows, entities, asked_ms, taste: user_now(rows[0], asked_ms, taste),
 )
 ITEM_NOW = AskedView(
     "item_now",
@@ -179,7 +187,7 @@ ITEM_NOW = AskedView(
         Column("price_position", "double_val", "0 to 1", "the price between the lowest and the highest seen; null where these are equal"),
         _AGE,
     ),
-    lambda rows, entities, asked_ms: item_now(rows[0], asked_ms),
+    lambda rows, entities, asked_ms, taste: item_now(rows[0], asked_ms),
 )
 SESSION_NOW = AskedView(
     "session_now",
@@ -191,7 +199,7 @@ SESSION_NOW = AskedView(
         _IDLE,
         _AGE,
     ),
-    lambda rows, entities, asked_ms: session_now(rows[0], asked_ms),
+    lambda rows, entities, asked_ms, taste: session_now(rows[0], asked_ms),
 )
 USER_ITEM = AskedView(
     "user_item",
@@ -213,7 +221,7 @@ USER_ITEM = AskedView(
         ),
         Column("seen_before", "int64_val", "steps", "steps of the shopper that touched the item", "last 50 steps"),
     ),
-    lambda rows, entities, asked_ms: user_item(rows[0], rows[1], entities[1], asked_ms),
+    lambda rows, entities, asked_ms, taste: user_item(rows[0], rows[1], entities[1], asked_ms, taste),
 )
 ASKED_VIEWS = (USER_NOW, ITEM_NOW, SESSION_NOW, USER_ITEM)
 

@@ -7,9 +7,9 @@ function and runs that by itself, so the functions in `definitions.py` import th
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from headrace.features.asked import ASKED_VIEWS, AskedView
+from headrace.features.asked import ASKED_VIEWS, AskedView, taste_of_user
 from headrace.features.columns import ITEMS, SESSIONS, USERS, Kind, View
-from headrace.features.stored_rows import StoredEntry, StoredItem, StoredPane, StoredSession, StoredUser
+from headrace.schemas import HistoryEntry, ItemRow, Pane, SessionRow, UserRow
 
 ASKED_MS = "asked_ms"
 Columns = Mapping[str, Sequence[Any]]
@@ -23,7 +23,11 @@ INPUTS: dict[str, tuple[str, ...]] = {
     ITEMS.name: ("views", "purchases", *_PANES, "price", "lowest_price", "highest_price", "category", "updated_ms", "seen_ms"),
     SESSIONS.name: ("views", "carts", "purchases", "first_ms", "updated_ms", "seen_ms"),
 }
-_ROWS: dict[str, type[Any]] = {USERS.name: StoredUser, ITEMS.name: StoredItem, SESSIONS.name: StoredSession}
+_ROWS: dict[str, tuple[type[Any], str]] = {
+    USERS.name: (UserRow, "shopper_id"),
+    ITEMS.name: (ItemRow, "item_id"),
+    SESSIONS.name: (SessionRow, "session_id"),
+}
 _BY_NAME = {view.name: view for view in ASKED_VIEWS}
 _SAMPLES: dict[Kind, Any] = {
     "int64_val": 1,
@@ -55,7 +59,7 @@ def answer(name: str, inputs: Columns) -> dict[str, list[Any]]:
     _require_own_columns(view, inputs)
     rows = zip(*(_rows(base, inputs) for base in view.of), strict=True)
     entities = zip(*(inputs[base.join_key] for base in view.of), strict=True)
-    values = [view.values(*asked) for asked in zip(rows, entities, map(int, inputs[ASKED_MS]), strict=True)]
+    values = [view.values(*asked, taste_of_user) for asked in zip(rows, entities, map(int, inputs[ASKED_MS]), strict=True)]
     # Feast takes names as it was asked for them: online it does not shorten or lengthen any.
     prefix = f"{name}__" if _asked_by_full_names(view, inputs) else ""
     columns = list(zip(*values, strict=True)) or [()] * len(view.columns)
@@ -66,7 +70,9 @@ def _rows(view: View, inputs: Columns) -> Iterator[Any]:
     """Yield the row of each entity, None for one without."""
     kinds = {column.name: column.kind for column in view.columns}
     names = INPUTS[view.name]
-    for values in zip(*(inputs[f"{view.name}__{name}"] for name in names), strict=True):
+    row, id_field = _ROWS[view.name]
+    columns = zip(*(inputs[f"{view.name}__{name}"] for name in names), strict=True)
+    for entity, values in zip(inputs[view.join_key], columns, strict=True):
         told = {name: value for name, raw in zip(names, values, strict=True) if (value := _told(raw, kinds[name])) is not None}
         if "seen_ms" not in told:
             yield None
@@ -75,7 +81,7 @@ def _rows(view: View, inputs: Columns) -> Iterator[Any]:
             if parts[0] in told:
                 side_by_side = zip(*(told.pop(part) for part in parts), strict=True)
                 told[field] = [_PARTS[field](*entry) for entry in side_by_side]
-        yield _ROWS[view.name](**told)
+        yield row(**{id_field: entity}, **told)
 
 
 def _told(value: Any, kind: Kind) -> Any:
@@ -85,11 +91,11 @@ def _told(value: Any, kind: Kind) -> Any:
     return int(value) if kind == "int64_val" else value
 
 
-def _entry(item_id: str, kind: Any, time_ms: int, price: float, category: str) -> StoredEntry:
-    return StoredEntry(item_id, kind, time_ms, _told(price, "double_val"), category or None)
+def _entry(item_id: str, kind: Any, time_ms: int, price: float, category: str) -> HistoryEntry:
+    return HistoryEntry(item_id, kind, time_ms, _told(price, "double_val"), category or None)
 
 
-_PARTS: dict[str, Any] = {"history": _entry, "panes": StoredPane}
+_PARTS: dict[str, Any] = {"history": _entry, "panes": Pane}
 
 
 def _asked_by_full_names(view: AskedView, inputs: Columns) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 
 from headrace.features.asked import ASKED_VIEWS, ITEM_NOW, SESSION_NOW, USER_ITEM, USER_NOW, AskedView
 from headrace.features.columns import ITEMS, SESSIONS, USERS, VIEWS, View
@@ -17,11 +18,30 @@ class Service:
     asked: tuple[AskedView, ...]
     description: str
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """The full names of all features, 'view__column', as Feast writes them."""
-        parts: tuple[View | AskedView, ...] = (*self.views, *self.asked)
-        return tuple(f"{view.name}__{column.name}" for view in parts for column in view.columns)
+        return tuple(f"{view.name}__{column.name}" for view in self.parts for column in view.columns)
+
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int]]:
+        """Where each feature lies, by its full name: the number of its view among `parts`, and of its column there."""
+        return {
+            f"{view.name}__{column.name}": (part, place)
+            for part, view in enumerate(self.parts)
+            for place, column in enumerate(view.columns)
+        }
+
+    @cached_property
+    def parts(self) -> tuple[View | AskedView, ...]:
+        """The stored views, then the computed ones."""
+        return (*self.views, *self.asked)
+
+    @cached_property
+    def rows_of(self) -> tuple[tuple[int, ...], ...]:
+        """The numbers, among `views`, of those that each of `parts` needs."""
+        needed = [part.of if isinstance(part, AskedView) else (part,) for part in self.parts]
+        return tuple(tuple(self.views.index(view) for view in views) for views in needed)
 
     @property
     def join_keys(self) -> tuple[str, ...]:
