@@ -73,13 +73,13 @@ def open_database(url: str, number: int) -> OnlineStore:
     """
     if number == database_of(url):
         raise NoSuchDatabase(f"database {number} is the live one; give another number for the shadow, such as {1 if number != 1 else 2}")
+    with connect(url) as client:
+        cluster: Any = client.info("cluster")
+    if cluster.get("cluster_enabled"):
+        raise NoSuchDatabase("this is Redis Cluster, which has one database only; a shadow store needs a Redis that is no cluster")
     store = OnlineStore(connect(with_database(url, number)))
     try:
-        cluster: Any = store.client.info("cluster")
-        if cluster.get("cluster_enabled"):
-            raise NoSuchDatabase(
-                "this is Redis Cluster, which has one database only; a shadow store needs a single Redis, or one of its own"
-            )
+        store.client.ping()
     except redis.ResponseError as error:
         if "out of range" not in str(error):
             raise
