@@ -112,6 +112,9 @@ class RowFolder:
         before = self._load(wanted)
         after = dict(before)
         for event, place in arrivals:
+            if event.session_id is not None:
+                visit = sessions, event.session_id
+                after[visit] = fold_session(after[visit], event, place)
             entity: Entity = users, shopper_id(event)
             old: UserRow = after[entity]
             new = fold_user(old, event, place)
@@ -127,9 +130,6 @@ class RowFolder:
                 taken.counted += 1
                 taken.late += new.late - old.late
                 after[entity] = new
-            if event.session_id is not None:
-                visit = sessions, event.session_id
-                after[visit] = fold_session(after[visit], event, place)
             taken.changes += [(event, change) for change in changes_of(event, place)]
         for change in changes:
             entity = items, change.item_id

@@ -77,19 +77,21 @@ def add_reached(db: "DuckDBPyConnection", view: str, rows: Sequence[tuple[str, M
 def settle(db: "DuckDBPyConnection") -> None:
     """Tell the events that count from those that were sent twice, and which rows each touches; call it once all events are there.
 
-    An event is passed over where one of its id is among the last 128 that count, of the same shopper and source partition.
+    An event is passed over where one of its id is among the last 128 that count, of the same shopper (for the row of a visit, of
+    the same visit) and source partition.
     Whether those count is asked by the same rule; so all repeats are taken for passed over at first, and the rule is applied
     until nothing changes. Each turn settles at least one more event of each shopper, and nearly always all.
     """
-    db.execute(_MARK)
-    while True:
-        db.execute(_MARK_AGAIN)
-        [[changed]] = db.execute(
-            "SELECT count(*) FROM again JOIN marked USING (source, place) WHERE again.counts != marked.counts"
-        ).fetchall()
-        if not changed:
-            break
-        db.execute("UPDATE marked SET counts = again.counts FROM again WHERE marked.source = again.source AND marked.place = again.place")
+    for table, entity in (("marked", "shopper"), ("visited", "session")):
+        db.execute(_MARK.format(table=table, entity=entity))
+        while True:
+            db.execute(_MARK_AGAIN.format(table=table, entity=entity))
+            changed = f"{table} USING (source, place) WHERE again.counts != {table}.counts"
+            [[count]] = db.execute(f"SELECT count(*) FROM again JOIN {changed}").fetchall()  # noqa: S608
+            if not count:
+                break
+            same = f"{table}.source = again.source AND {table}.place = again.place"
+            db.execute(f"UPDATE {table} SET counts = again.counts FROM again WHERE {same}")  # noqa: S608
     db.execute(_TOUCH)
 
 
@@ -156,20 +158,20 @@ CREATE TABLE named ("view" VARCHAR, entity VARCHAR, source VARCHAR, place BIGINT
 """
 
 _MARK = """
-CREATE OR REPLACE TABLE marked AS
-SELECT *, row_number() OVER (PARTITION BY shopper, source, event_id ORDER BY place) = 1 AS counts FROM events
+CREATE OR REPLACE TABLE {table} AS
+SELECT *, row_number() OVER (PARTITION BY {entity}, source, event_id ORDER BY place) = 1 AS counts FROM events WHERE {entity} IS NOT NULL
 """
 
 _MARK_AGAIN = f"""
 CREATE OR REPLACE TEMP TABLE again AS
-WITH doubtful AS (SELECT DISTINCT shopper, source FROM (
-    SELECT shopper, source FROM events GROUP BY shopper, source, event_id HAVING count(*) > 1)
+WITH doubtful AS (SELECT DISTINCT {{entity}}, source FROM (
+    SELECT {{entity}}, source FROM {{table}} GROUP BY {{entity}}, source, event_id HAVING count(*) > 1)
 ), numbered AS (
-    SELECT *, count(*) FILTER (counts) OVER (PARTITION BY shopper, source ORDER BY place) - counts::BIGINT AS counted_before
-    FROM marked SEMI JOIN doubtful USING (shopper, source)
+    SELECT *, count(*) FILTER (counts) OVER (PARTITION BY {{entity}}, source ORDER BY place) - counts::BIGINT AS counted_before
+    FROM {{table}} SEMI JOIN doubtful USING ({{entity}}, source)
 ), compared AS (
     SELECT *, max(counted_before) FILTER (counts) OVER (
-        PARTITION BY shopper, source, event_id ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS twin
+        PARTITION BY {{entity}}, source, event_id ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS twin
     FROM numbered
 )
 SELECT source, place, coalesce(counted_before - twin > {REMEMBERED}, true) AS counts FROM compared
@@ -194,7 +196,7 @@ SELECT '{USER_VIEW}' AS "view", shopper AS entity, source, place, event_id, publ
 FROM plain
 UNION ALL
 SELECT '{SESSION_VIEW}', session, source, place, event_id, published_ms, time_ms, true, views, carts, purchases, amount, 0, NULL, NULL
-FROM plain WHERE counts AND session IS NOT NULL
+FROM plain JOIN (SELECT source, place FROM visited WHERE counts) USING (source, place)
 UNION ALL
 SELECT '{ITEM_VIEW}', item, source, place, event_id, published_ms, time_ms, true, views, carts, purchases, parts.amount, units, price,
     category

@@ -1,13 +1,16 @@
 """What an event does to the row of its visit: a pure fold `(row, event, place) -> row`."""
 
-from headrace.features.place import Place
+from headrace.features.place import Place, remember
 from headrace.features.user_row import amount_of
 from headrace.schemas import Click, Event, SessionRow
 
 
 def fold_session(row: SessionRow, event: Event, place: Place) -> SessionRow:
-    """Return the row after the event; the same row where it has been taken in before."""
+    """Return the row after the event; the same row where it has been taken in before, or its publisher sent it twice."""
     if place.offset <= row.offsets.get(place.source, -1):
+        return row
+    recent = remember(row.recent.get(place.source, b""), event.event_id, place.offset)
+    if recent is None:
         return row
     is_click = isinstance(event, Click)
     carts = 1 if isinstance(event, Click) and event.action == "cart" else 0
@@ -22,4 +25,5 @@ def fold_session(row: SessionRow, event: Event, place: Place) -> SessionRow:
         updated_ms=max(row.updated_ms, time_ms),
         seen_ms=max(row.seen_ms, place.published_ms),
         offsets={**row.offsets, place.source: place.offset},
+        recent={**row.recent, place.source: recent},
     )

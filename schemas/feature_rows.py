@@ -127,7 +127,10 @@ class ItemRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class SessionRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is known of one visit, by the session id that its events carry. It lives in the online store only."""
+    """What is known of one visit, by the session id that its events carry. It lives in the online store only.
+
+    It knows the events that were sent twice by itself, as a user row does, so that it can be made anew from its events alone.
+    """
 
     session_id: Id
     views: Count = 0
@@ -138,6 +141,7 @@ class SessionRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     updated_ms: TimeMs = 0
     seen_ms: TimeMs = 0
     offsets: Offsets = {}
+    recent: RecentEvents = {}
 
 
 Row = UserRow | ItemRow | SessionRow

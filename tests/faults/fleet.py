@@ -156,6 +156,7 @@ def verify(bootstrap: str, redis_url: str, folder: Path) -> Mapping[str, Any]:
     assert out.exists(), done.stdout + done.stderr
     report: dict[str, Any] = json.loads(out.read_text())
     assert done.returncode == (1 if report["differences"] else 0)
+    print("\n".join(map(str, report["shown"])))
     return report
 
 
