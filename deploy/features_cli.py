@@ -33,6 +33,29 @@ def apply_features(
     typer.echo(f"written to {place}")
 
 
+@features_app.command("document")
+def document_features(
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="Where it is written.")] = Path("docs/features.md"),
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where the file is not as it would be written.")] = False,
+) -> None:
+    """Write the table of all features: meaning, unit, type, window or half-life, default, and how exact they are.
+
+    It is made from the same tables of columns as Feast's definitions. Run it in the project's folder after a change of these.
+    """
+    from headrace.features.document import document
+
+    text = document()
+    if check:
+        if not to.exists() or to.read_text(encoding="utf-8") != text:
+            typer.echo(f"{to} is stale; write it with: headrace features document --to {to}", err=True)
+            raise typer.Exit(1)
+        typer.echo(f"{to} is up to date")
+        return
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text(text, encoding="utf-8")
+    typer.echo(f"written to {to}")
+
+
 @features_app.command("rebuild")
 def rebuild_features(
     kafka: Kafka = None,

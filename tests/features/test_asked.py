@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.features.asked import (
@@ -264,6 +264,7 @@ def pane_lists(draw: st.DrawFn) -> tuple[list[Pane], int]:
     return panes, newest_ms
 
 
+@settings(deadline=None)
 @given(pane_lists(), st.integers(-DAY_MS, 10 * DAY_MS))
 def test_all_windows_in_one_pass_are_those_of_each(drawn: tuple[list[Pane], int], later_ms: int) -> None:
     panes, newest_ms = drawn
@@ -271,6 +272,7 @@ def test_all_windows_in_one_pass_are_those_of_each(drawn: tuple[list[Pane], int]
     assert windows(panes, asked_ms) == [window(panes, name, asked_ms) for name in WINDOWS]
 
 
+@settings(deadline=None)
 @given(histories, pane_lists(), st.integers(-50 * DAY_MS, 50 * DAY_MS), st.integers(-MINUTE_MS, MINUTE_MS))
 def test_no_time_of_asking_makes_an_age_negative_or_a_share_strange(
     history: list[HistoryEntry], drawn: tuple[list[Pane], int], later_ms: int, ahead_ms: int
@@ -298,6 +300,7 @@ def test_no_time_of_asking_makes_an_age_negative_or_a_share_strange(
         assert (told["price_taste"], told["price_spread"]) == (None, None)
 
 
+@settings(deadline=None)
 @given(histories, st.integers(0, 20 * DAY_MS), st.integers(0, 2**31))
 def test_the_taste_does_not_depend_on_the_time_of_asking_and_everything_is_alike_asked_twice(
     history: list[HistoryEntry], later_ms: int, offset: int
@@ -309,6 +312,7 @@ def test_the_taste_does_not_depend_on_the_time_of_asking_and_everything_is_alike
     assert of_user(row) == now
 
 
+@settings(deadline=None)
 @given(histories, pane_lists())
 def test_a_row_as_readers_decode_it_tells_the_same(history: list[HistoryEntry], drawn: tuple[list[Pane], int]) -> None:
     user = shopper(*history, panes=drawn[0], recent={"clicks/0": b"0123456789abcdef"})
@@ -334,7 +338,7 @@ def test_readers_decode_every_column_that_a_row_has() -> None:
     for kind, stored, left_out in (
         (UserRow, StoredUser, {"shopper_id", "newest_ms", "recent", "cause"}),
         (ItemRow, StoredItem, {"item_id", "newest_ms", "price_ms", "category_ms"}),
-        (SessionRow, StoredSession, {"session_id"}),
+        (SessionRow, StoredSession, {"session_id", "recent"}),
     ):
         names = {field.encode_name for field in msgspec.structs.fields(kind)}
         assert names - {field.encode_name for field in msgspec.structs.fields(stored)} == left_out
