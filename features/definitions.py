@@ -120,4 +120,4 @@ _ASKED_VIEWS = {
 
 next_item, ranking, visit = _service(NEXT_ITEM), _service(RANKING), _service(VISIT)
 
-ALL = (user, item, session, *_VIEWS.values(), *_ASKED_VIEWS.values(), next_item, ranking, visit)
+ALL: tuple[Any, ...] = (user, item, session, *_VIEWS.values(), *_ASKED_VIEWS.values(), next_item, ranking, visit)

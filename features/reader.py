@@ -6,7 +6,7 @@ to Feast's own `get_online_features`.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from itertools import chain
 from typing import Any
 
@@ -128,6 +128,14 @@ class Features(Mapping[str, Any]):
         """Return all features by their full names."""
         service = self._asking.service
         return dict(zip(service.columns, chain.from_iterable(map(self._values_of, range(len(service.parts)))), strict=True))
+
+    def values(self) -> ValuesView[Any]:
+        """Return the values of all features, in the order of their names."""
+        return self.to_dict().values()
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return all features by their full names."""
+        return self.to_dict().items()
 
     def of(self, view: View | AskedView) -> dict[str, Any]:
         """Return the features of one view of the service by their own names."""

@@ -1,10 +1,24 @@
-"""The gateway's answers to what shoppers want: for a known shopper, and for a history that comes with the question."""
+"""The gateway's answers: what a shopper wants, what follows a history that comes with the question, and what is known."""
 
 import time
 
-from headrace.schemas import HistoryEntry, RecommendedItem, decode
+from headrace.features.asked import AskedView
+from headrace.features.services import all_of
+from headrace.schemas import HistoryEntry, InvalidMessage, RecommendedItem, decode
+from headrace.schemas.events import GUEST_PREFIX
+from headrace.schemas.wire import now_ms
+from headrace.streams import metrics
 from headrace.streams.gateway_events import read_object
-from headrace.streams.gateway_messages import PredictedItem, Prediction, PredictRequest, PredictStep, Recommendations, TransformerItem
+from headrace.streams.gateway_messages import (
+    FeaturesAnswer,
+    PredictedItem,
+    Prediction,
+    PredictRequest,
+    PredictStep,
+    Recommendations,
+    TransformerItem,
+    ViewFeatures,
+)
 from headrace.streams.gateway_parts import GatewayParts
 
 STEPS_USED = 50
@@ -15,6 +29,8 @@ def recommendations(parts: GatewayParts, shopper_id: str, k: int) -> Recommendat
     started_s = time.perf_counter()
     row, degraded = parts.user_row(shopper_id)
     history = row.history[-STEPS_USED:] if row is not None else []
+    if row is not None:
+        metrics.FEATURE_AGE.observe(max(0, now_ms() - row.seen_ms) / 1000)
     ranked = parts.live.ranker.rank([history], k)
     return Recommendations(
         shopper_id=shopper_id,
@@ -48,6 +64,36 @@ def prediction(parts: GatewayParts, body: bytes) -> Prediction:
         history_length=len(history),
         latency_ms=_elapsed_ms(started_s),
     )
+
+
+def features(parts: GatewayParts, user_id: str | None, session_id: str | None, item_id: str | None) -> FeaturesAnswer:
+    """Return all that is known of a shopper, a visit and an item, or of those of them that are asked for.
+
+    A session without a user is that of a guest, who is known as a shopper by it. Raises InvalidMessage where nothing is asked for,
+    redis.RedisError.
+    """
+    started_s = time.perf_counter()
+    if user_id is None and session_id is not None:
+        user_id = f"{GUEST_PREFIX}{session_id}"
+    asked = {"user_id": user_id, "item_id": item_id, "session_id": session_id}
+    entity = {key: value for key, value in asked.items() if value is not None}
+    if not entity:
+        raise InvalidMessage("user_id", None, "a user_id, a session_id or an item_id was expected")
+    service = all_of(entity)
+    asked_ms = now_ms()
+    [found] = parts.features.read(service, [entity], asked_ms)
+    views = [
+        ViewFeatures(
+            view=view.name,
+            entity={base.join_key: entity[base.join_key] for base in (view.of if isinstance(view, AskedView) else (view,))},
+            known=found.known(view),
+            stale=found.stale(view),
+            age_ms=found.age_ms(view),
+            features=found.of(view),
+        )
+        for view in service.parts
+    ]
+    return FeaturesAnswer(asked_ms=asked_ms, views=views, latency_ms=_elapsed_ms(started_s))
 
 
 def _with_times(steps: list[PredictStep]) -> list[HistoryEntry]:

@@ -9,7 +9,16 @@ import msgspec
 from msgspec import Struct
 
 from headrace.schemas import Click, Purchase
-from headrace.streams.gateway_messages import EventsAnswer, Health, Prediction, PredictRequest, Problem, Recommendations, RefusedEvents
+from headrace.streams.gateway_messages import (
+    EventsAnswer,
+    FeaturesAnswer,
+    Health,
+    Prediction,
+    PredictRequest,
+    Problem,
+    Recommendations,
+    RefusedEvents,
+)
 
 Node = dict[str, Any]
 
@@ -21,6 +30,7 @@ MESSAGES: tuple[type[Struct], ...] = (
     Recommendations,
     PredictRequest,
     Prediction,
+    FeaturesAnswer,
     Problem,
     Health,
 )

@@ -1,6 +1,6 @@
 """What the gateway takes and gives over HTTP, beside the events themselves."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -117,6 +117,28 @@ class Prediction(Struct, frozen=True, kw_only=True):
     model_version: Version
     weights_sha256: WeightsName
     history_length: Annotated[int, Meta(description="steps that the answer is made of", examples=[2])]
+    latency_ms: Milliseconds
+
+
+class ViewFeatures(Struct, frozen=True, kw_only=True):
+    """The features of one view: null throughout where there is no row (`known` is false), and where it is past its time to live.
+
+    What each means, its unit and its window is told in the project's `docs/features.md`.
+    """
+
+    view: Annotated[str, Meta(description="name of the feature view", examples=["user_now"])]
+    entity: Annotated[dict[str, str], Meta(description="what it was read by", examples=[{"user_id": "ada"}])]
+    known: Annotated[bool, Meta(description="whether all rows that it needs are there")]
+    stale: Annotated[bool, Meta(description="whether one of them is past its time to live, so that it is not told")]
+    age_ms: Annotated[int | None, Meta(description="since the newest event of the oldest of these rows was published; null without a row")]
+    features: Annotated[dict[str, Any], Meta(description="values by name; null where not known", examples=[{"views_1h": 3}])]
+
+
+class FeaturesAnswer(Struct, frozen=True, kw_only=True):
+    """All that is known of what was asked for, as of `asked_ms`: first the views as stored, then those computed from them."""
+
+    asked_ms: TimeMs
+    views: list[ViewFeatures]
     latency_ms: Milliseconds
 
 

@@ -12,6 +12,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from headrace.features.online_store import OnlineStore, connect
+from headrace.features.reader import FeatureReader
 from headrace.schemas import UserRow
 from headrace.streams.live_scorer import LiveScorer
 from headrace.streams.memory_follower import MemoryFollower
@@ -38,6 +39,7 @@ class GatewayParts:
         # A request may not wait as long as a worker: whoever asked has given up by then.
         self._redis.set_retry(Retry(ExponentialBackoff(cap=0.1, base=0.02), retries=2))
         self.store = OnlineStore(self._redis)
+        self.features = FeatureReader(self.store)
         self._asked_again_at_s = 0.0
         settings: dict[str, Any] = {
             "bootstrap.servers": bootstrap,

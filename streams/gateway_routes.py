@@ -13,11 +13,12 @@ from starlette.responses import HTMLResponse, Response
 from headrace.schemas.events import GUEST_PREFIX, Event
 from headrace.schemas.wire import now_ms
 from headrace.streams import gateway_docs as docs
-from headrace.streams.gateway_answers import prediction, recommendations
+from headrace.streams.gateway_answers import features, prediction, recommendations
 from headrace.streams.gateway_events import Refusal, answer, read_events
 from headrace.streams.gateway_messages import (
     MOST_ITEMS,
     EventsAnswer,
+    FeaturesAnswer,
     Health,
     Prediction,
     PredictRequest,
@@ -100,6 +101,29 @@ async def predict(request: Request) -> Response:
     body = await read_body(request)
     parts = _parts(request)
     return await _in_pool(parts, lambda: prediction(parts, body))
+
+
+@router.get(
+    "/v1/features",
+    summary="Read the features of a shopper, a visit and an item",
+    description="Of those that are named, with the age of each view, and what follows from them now. A session_id without a user_id "
+    "names a guest too, as a shopper. What has no row is null with `known` false; what is past its time to live is null with `stale` true.",
+    responses=docs.replies(
+        {
+            200: (FeaturesAnswer, "the features, view by view"),
+            422: (Problem, "nothing is named, or a parameter is out of its limits"),
+            503: (Problem, "Redis does not answer"),
+        }
+    ),
+)
+async def read_features(
+    request: Request,
+    user_id: Annotated[str | None, Query(min_length=1, max_length=136, description="a user id, or 'session:' and a guest's")] = None,
+    session_id: Annotated[str | None, Query(min_length=1, max_length=128, description="the session id of a visit")] = None,
+    item_id: Annotated[str | None, Query(min_length=1, max_length=128, description="an item id")] = None,
+) -> Response:
+    parts = _parts(request)
+    return await _in_pool(parts, lambda: features(parts, user_id, session_id, item_id))
 
 
 @router.get(

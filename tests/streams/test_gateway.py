@@ -379,7 +379,10 @@ def test_the_openapi_document_describes_the_answers_that_are_given(client: httpx
     document = client.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
     assert document["openapi"].startswith("3.1")
-    assert set(document["paths"]) == {"/v1/events", "/v1/recommendations/{user_id}", "/v1/predict", "/healthz", "/readyz"}
+    assert set(document["paths"]) == {
+        *("/v1/events", "/v1/recommendations/{user_id}", "/v1/predict", "/v1/features"),
+        *("/healthz", "/readyz"),
+    }
     named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert named <= set(schemas)
     assert "HTTPValidationError" not in schemas
@@ -389,6 +392,8 @@ def test_the_openapi_document_describes_the_answers_that_are_given(client: httpx
         ("/v1/recommendations/{user_id}", "get", "200", client.get("/v1/recommendations/ada")),
         ("/v1/recommendations/{user_id}", "get", "422", client.get("/v1/recommendations/ada?k=0")),
         ("/v1/predict", "post", "200", client.post("/v1/predict", json={"history": []})),
+        ("/v1/features", "get", "200", client.get("/v1/features?user_id=ada&item_id=lamp&session_id=s-1")),
+        ("/v1/features", "get", "422", client.get("/v1/features")),
         ("/healthz", "get", "200", client.get("/healthz")),
     ):
         assert answer.status_code == int(status)
