@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -93,14 +93,14 @@ def backfill_features(
     master: Annotated[
         str | None, typer.Option(help="Where Spark runs, such as local[2] or spark://host:7077; all cores of this machine if not given.")
     ] = None,
-    versions: Annotated[str, typer.Option(help="Which versions of a row to write: the 'last', or 'all', one after each event.")] = "last",
-    form: Annotated[str, typer.Option("--format", help="What EVENTS are: 'json', 'parquet', or 'auto' to look.")] = "auto",
+    versions: Annotated[Literal["last", "all"], typer.Option(help="Which of a row to write; all: one after each event.")] = "last",
+    form: Annotated[Literal["auto", "json", "parquet"], typer.Option("--format", help="What EVENTS are; auto: look.")] = "auto",
     json_file: JsonFile = None,
     plain: Plain = False,
 ) -> None:
     """Fold a history of clicks and purchases on Spark, with the feature worker's own functions, into Parquet for Feast.
 
-    EVENTS are as headrace publish reads them and headrace tail --json prints them; folded in the order given. Where each tells its
+    EVENTS are as headrace publish reads them and headrace tail --json-lines prints them; folded in the order given. Where each tells its
     place in Kafka (source, offset, published_ms) that is used, else one is made up: a shopper's own partition, a running number, the
     event's time. Rows land in FOLDER/VIEW/day=YYYY-MM-DD, as the archive has them. Lines that are no events are left out and counted.
     Needs pip install 'headrace[spark]' and Java 17 or newer.
@@ -109,8 +109,7 @@ def backfill_features(
 
     from headrace.deploy.spark_backfill import backfill
 
-    kept, read_as = _choice("--versions", versions, ("last", "all")), _choice("--format", form, ("auto", "json", "parquet"))
-    done = backfill(events, out, versions=kept, form=read_as, master=master, plain=plain or not sys.stderr.isatty())
+    done = backfill(events, out, versions=versions, form=form, master=master, plain=plain or not sys.stderr.isatty())
     for reason in done.reasons:
         typer.echo(f"left out: {reason}", err=True)
     typer.echo(f"{done.events} events folded on {done.master} in {done.seconds:.1f} s, their places {done.places}")
