@@ -7,6 +7,8 @@ added together with a raise of the minor version: those an old reader passes ove
 
 import json
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 Schema = dict[str, Any]
@@ -32,6 +34,18 @@ def breaking_changes(old: Schema, new: Schema) -> list[str]:
     if new_major > old_major:
         return []
     return _Comparison(old, new, may_add=new_minor > old_minor).differences(old, new, "$")
+
+
+def broken(folder: Path, rendered: Mapping[str, str]) -> list[str]:
+    """Return what the `rendered` schemas, by file name, would break of the older ones in `folder`, a line each with file and path."""
+    found = []
+    for path in sorted(folder.glob("*.schema.json")):
+        if path.name in rendered:
+            old, new = json.loads(path.read_text(encoding="utf-8")), json.loads(rendered[path.name])
+            found += [f"{path.name}: {line}" for line in breaking_changes(old, new)]
+        else:
+            found.append(f"{path.name}: there is no such message any more")
+    return found
 
 
 class _Comparison:

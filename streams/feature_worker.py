@@ -253,8 +253,19 @@ class FeatureWorker:
     def _check(self) -> None:
         """Look whether the store still holds what was written to it, though nothing may be there to be written."""
         self._checked_at = time.monotonic()
+        self._tell_lag()
         self._claim()
         self._store.read_checked([], self._folder.expected)
+
+    def _tell_lag(self) -> None:
+        """Set the metric of lag from what the client knows already; the broker is not asked."""
+        lag = dict.fromkeys((topic.name for topic in SOURCES), 0)
+        for place in self._consumer.position(self._owned):
+            _, high = self._consumer.get_watermark_offsets(place, cached=True)
+            if place.offset >= 0 and high >= 0:
+                lag[place.topic] += max(0, high - place.offset)
+        for topic, records in lag.items():
+            metrics.FEATURE_LAG.labels(topic).set(records)
 
     def _find_places(self) -> None:
         """Begin at what is committed, or before it where the store has not come so far; restore what it has lost altogether."""

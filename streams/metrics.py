@@ -15,6 +15,12 @@ REPEATED = Counter("headrace_feature_events_repeated", "Events that their publis
 LATE = Counter("headrace_feature_events_late", "Events later than the watermark, which the windows leave out")
 FEATURE_WRITE = Histogram("headrace_feature_write_seconds", "Time to fold a batch and write its rows", buckets=LATENCY_BUCKETS)
 STORE_DOWN = Gauge("headrace_feature_store_down", "1 while the online store refuses writes or does not answer")
+FEATURE_LAG = Gauge("headrace_feature_lag_records", "Records published and not yet taken in by this worker, by topic", ["topic"])
+FEATURE_AGE = Histogram(
+    "headrace_feature_age_seconds",
+    "Age of the rows that answers were made of, since their newest event was published",
+    buckets=tuple(10**step for step in range(-3, 8)),
+)
 WRITES_REFUSED = Counter("headrace_feature_writes_refused", "Row writes refused, since another worker has written the row meanwhile")
 ROWS_OF_OTHERS = Counter(
     "headrace_feature_rows_of_other_definitions", "Entities of whom a restore has found only rows that other feature definitions made"
