@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from headrace.deploy.bench.cli import bench_app
 from headrace.deploy.features_cli import features_app
 from headrace.deploy.settings import Settings
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
 schemas_app = typer.Typer(help="The JSON Schemas and the AsyncAPI document.", no_args_is_help=True)
 app.add_typer(features_app, name="features")
+app.add_typer(bench_app, name="bench")
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
 
@@ -103,16 +105,23 @@ def generate_schemas(folder: Folder = None) -> None:
 
 
 @schemas_app.command("check")
-def check_schemas(folder: Folder = None) -> None:
-    """Fail, naming the files, where what is written differs from what the code would write."""
+def check_schemas(
+    folder: Folder = None,
+    against: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Schemas of an older version, which the present ones must not break.")
+    ] = None,
+) -> None:
+    """Fail, naming the files, where what is written differs from what the code would write, or breaks those of an older version."""
     from headrace.schemas import generate
+    from headrace.schemas.compatibility import broken
 
-    stale = generate.stale(folder or _generated())
-    for name in stale:
-        typer.echo(f"stale: {name}; write it anew with: headrace schemas generate", err=True)
-    if stale:
+    told = [f"stale: {name}; write it anew with: headrace schemas generate" for name in generate.stale(folder or _generated())]
+    told += [f"incompatible: {line}" for line in broken(against, generate.render())] if against is not None else []
+    for line in told:
+        typer.echo(line, err=True)
+    if told:
         raise typer.Exit(1)
-    typer.echo("all generated files are up to date")
+    typer.echo("all generated files are up to date" + ("" if against is None else ", and break nothing of the older version"))
 
 
 @app.command()

@@ -1,15 +1,15 @@
 """The broker and the Redis that a benchmark runs on, and how they are made empty between two measurements."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import redis
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from headrace.deploy.bench.measured_process import Invalid
 from headrace.deploy.local import GivenBroker, GivenRedis
@@ -22,26 +22,38 @@ from headrace.streams.feature_worker import COMPONENT
 
 SOURCES = (CLICKS, PURCHASES)
 DERIVED = (ITEM_CHANGES, USER_FEATURES, ITEM_FEATURES, DEAD_LETTERS)
+PLAIN_GROUP = "headrace-bench-plain"
 LOOK_EVERY_S = 0.05
 SETTLE_TIMEOUT_S = 60.0
+HOLD_TIMEOUT_S = 300.0
 _GONE = {KafkaError.GROUP_ID_NOT_FOUND, KafkaError.UNKNOWN_TOPIC_OR_PART}
 _PEERS_TOPICS = ("changelog__", "headrace-bench-")
 
 
 @dataclass
 class Ground:
-    """An empty broker and an empty Redis. `pids` are those of servers that were started here, and may be pinned."""
+    """An empty broker and an empty Redis.
+
+    Logs go to `home`, what lives as long as the ground to `data`. `pids` are those of servers that were started here, and may be
+    pinned.
+    """
 
     bootstrap: str
     redis_url: str
     home: Path
+    data: Path
     broker: str
     redis: str
     pids: list[int]
 
     def __post_init__(self) -> None:
-        self._admin = AdminClient({"bootstrap.servers": self.bootstrap})
-        self._group = kafka.consumer(self.bootstrap, "bench", group=COMPONENT)
+        # Topics that come and go are no news to a person who reads the progress.
+        self._admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        self._group = kafka.consumer(self.bootstrap, "bench", group=COMPONENT, log_level=0)
+
+    def close(self) -> None:
+        """Let go of the broker; what was started is stopped by `prepared_ground`."""
+        self._group.close()
 
     def database(self, number: int) -> str:
         """Return the URL of another database of the same Redis."""
@@ -59,6 +71,21 @@ class Ground:
         """Return a view of how far the feature workers have committed what lies in the topics now."""
         return Commits(self)
 
+    def all_have_partitions(self, workers: int) -> bool:
+        """Whether the group has so many members, and each of them partitions."""
+        group = self._admin.describe_consumer_groups([COMPONENT])[COMPONENT].result()
+        return len(group.members) == workers and all(member.assignment.topic_partitions for member in group.members)
+
+    @contextmanager
+    def writes_held(self) -> Iterator[None]:
+        """Let whoever writes to Redis wait until the block ends."""
+        with redis.Redis.from_url(self.redis_url, socket_timeout=300.0) as client:
+            client.client_pause(int(1000 * HOLD_TIMEOUT_S), all=False)
+            try:
+                yield
+            finally:
+                client.client_unpause()
+
     def catch_up(self, redis_url: str) -> None:
         """Tell a store that has seen nothing of these topics that it has come as far as they have.
 
@@ -73,29 +100,51 @@ class Ground:
 
     def _make_anew(self, topics: Sequence[Topic]) -> None:
         self.flush()
-        _settle(self._forget_group, "the group of the feature workers is empty and forgotten")
+        _settle(self._forget_groups, "the groups are empty and forgotten")
         present = set(self._admin.list_topics(timeout=10.0).topics)
         names = {topic.name for topic in topics} | {name for name in present if name.startswith(_PEERS_TOPICS)}
         if names & present:
             for outcome in self._admin.delete_topics(list(names & present), operation_timeout=SETTLE_TIMEOUT_S).values():
                 outcome.result()
             _settle(lambda: not names & self._admin.list_topics(timeout=10.0).topics.keys(), "deleted topics are gone")
-        _settle(lambda: _created([*SOURCES, *DERIVED], self.bootstrap), "topics can be created")
-        for topic in (*SOURCES, *DERIVED):
-            for number in kafka.partitions(self._group, topic):
-                kafka.watermarks(self._group, topic.name, number)
+        _settle(self._created, "the topics can be created")
+        _settle(self._have_leaders, "the topics have leaders")
 
     def flush(self) -> None:
         """Empty the whole Redis."""
         with redis.Redis.from_url(self.redis_url, socket_timeout=300.0) as client:
             client.flushall()
 
-    def _forget_group(self) -> bool:
-        for outcome in self._admin.delete_consumer_groups([COMPONENT]).values():
+    def _created(self) -> bool:
+        present = self._admin.list_topics(timeout=10.0).topics
+        missing = [topic for topic in (*SOURCES, *DERIVED) if topic.name not in present]
+        wanted = [NewTopic(topic.name, topic.partitions, config=topic.broker_config()) for topic in missing]
+        for outcome in self._admin.create_topics(wanted, operation_timeout=SETTLE_TIMEOUT_S).values() if wanted else ():
             try:
                 outcome.result()
             except KafkaException as error:
-                return error.args[0].code() in _GONE
+                # A topic that was deleted a moment ago may still be there.
+                if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                    return False
+                raise
+        return True
+
+    def _have_leaders(self) -> bool:
+        try:
+            for topic in (*SOURCES, *DERIVED):
+                for number in kafka.partitions(self._group, topic):
+                    kafka.watermarks(self._group, topic.name, number)
+        except KafkaException:
+            return False
+        return True
+
+    def _forget_groups(self) -> bool:
+        for outcome in self._admin.delete_consumer_groups([COMPONENT, PLAIN_GROUP]).values():
+            try:
+                outcome.result()
+            except KafkaException as error:
+                if error.args[0].code() not in _GONE:
+                    return False
         return True
 
 
@@ -143,34 +192,28 @@ class Commits:
 
 
 @contextmanager
-def prepared_ground(home: Path, bootstrap: str | None, redis_url: str | None) -> Iterator[Ground]:
-    """Start a Kafka and a Redis of the benchmark's own in `home`, or take those that are given, which are emptied.
+def prepared_ground(home: Path, bootstrap: str | None, redis_url: str | None, say: Callable[[str], None] = print) -> Iterator[Ground]:
+    """Start a Kafka and a Redis of the benchmark's own, or take those that are given, which are emptied.
 
-    The folder's data goes again at the end; logs stay. Call it from the main thread. Raises NotReady, BrokerUnreachable,
+    Their data goes again at the end; logs stay in `home`/logs. Call it from the main thread. Raises NotReady, BrokerUnreachable,
     RedisUnreachable, RedisMissing, JavaMissing, KafkaJarsUnavailable.
     """
     logs = home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as started:
-        for data in (home / "kafka", home / "redis"):
-            shutil.rmtree(data, ignore_errors=True)
-            started.callback(shutil.rmtree, data, ignore_errors=True)
-        broker = GivenBroker(bootstrap) if bootstrap else LocalKafka(home / "kafka", logs / "kafka.log")
+        data = Path(started.enter_context(TemporaryDirectory(dir=home, prefix="data-", ignore_cleanup_errors=True)))
+        broker = GivenBroker(bootstrap) if bootstrap else LocalKafka(data / "kafka", logs / "kafka.log", say)
         started.callback(broker.stop)
-        store = GivenRedis(redis_url) if redis_url else LocalRedis(home / "redis", logs / "redis.log")
+        store = GivenRedis(redis_url) if redis_url else LocalRedis(data / "redis", logs / "redis.log")
         started.callback(store.stop)
         store.wait_until_ready()
         broker.wait_until_ready()
         pids = [server.pid for server in (broker, store) if isinstance(server, LocalKafka | LocalRedis)]
-        yield Ground(broker.bootstrap, store.url, home, broker.version, store.version, pids)
-
-
-def _created(topics: list[Topic], bootstrap: str) -> bool:
-    try:
-        kafka.ensure_topics(bootstrap, topics)
-    except KafkaException:
-        return False
-    return True
+        ground = Ground(broker.bootstrap, store.url, home, data, broker.version, store.version, pids)
+        try:
+            yield ground
+        finally:
+            ground.close()
 
 
 def _settle(holds: Callable[[], bool], what: str) -> None:

@@ -10,6 +10,7 @@ Redis its append-only file is off, on both sides: it would need as much disk, an
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 from msgspec import Struct
@@ -34,6 +35,8 @@ class GrowthSample(Struct):
 
     few: Rate
     many: Rate
+    few_users: int
+    many_users: int
 
     @property
     def ratio(self) -> float:
@@ -49,13 +52,16 @@ class Growth:
     few_users: int
     many_users: int
     events: int
+    _append_only: str = "yes"
 
     def prepare(self, tell: Tell) -> int:
         """Empty all and fill the store of the many; return how many users there is room for."""
         ground = self.ground
         ground.empty()
         store = OnlineStore(connect(ground.database(1), timeout_s=300.0))
-        _append_only(store.client, on=False)
+        told: Any = store.client.config_get("appendonly")
+        self._append_only = told["appendonly"]
+        store.client.config_set("appendonly", "no")
         before = dataset_bytes(store.client)
         stock.fill(store, min(self.many_users, 10_000), DEPTH, tell, items=0)
         each = (dataset_bytes(store.client) - before) / min(self.many_users, 10_000)
@@ -68,21 +74,18 @@ class Growth:
         few = OnlineStore(connect(self.ground.database(0), timeout_s=300.0))
         few.client.flushdb()
         stock.fill(few, self.few_users, DEPTH, tell)
-        return GrowthSample(self._rate(few, 0, self.few_users, seed, tell), self._rate(None, 1, self.many_users, seed, tell))
+        rates = [self._rate(number, users, seed, tell) for number, users in enumerate((self.few_users, self.many_users))]
+        return GrowthSample(rates[0], rates[1], self.few_users, self.many_users)
 
     def close(self) -> None:
         """Empty the stores again."""
         self.ground.empty()
         with redis.Redis.from_url(self.ground.redis_url) as client:
-            _append_only(client, on=True)
+            client.config_set("appendonly", self._append_only)
 
-    def _rate(self, store: OnlineStore | None, database: int, users: int, seed: int, tell: Tell) -> Rate:
+    def _rate(self, database: int, users: int, seed: int, tell: Tell) -> Rate:
         url = self.ground.database(database)
         self.ground.catch_up(url)
         shop = Shop(self.events, users, seed, now_ms() - 10 * MINUTE_MS, 5 * MINUTE_MS / self.events)
         publish(shop, self.ground.bootstrap, tell)
         return measure_worker(self.ground, self.events, lambda text: tell(f"{users:,} users, {text}"), url)
-
-
-def _append_only(client: redis.Redis, *, on: bool) -> None:
-    client.config_set("appendonly", "yes" if on else "no")

@@ -3,7 +3,9 @@
 Ours is the process that runs in production, in its own batches: the clock starts when it is assigned its partitions and stops
 when the offsets of all clicks, purchases and item changes are committed, so that rows, changelogs and the second pass by item
 are all in it. The peers count the clicks of the same topic; their clock starts at the first event, not at the start of the
-process, and stops when the last value is in Redis. They read fewer events, since their rate does not depend on how many there
+process, and stops when the last value is in Redis. Quix Streams is measured in two ways: with its own Redis sink, which
+gathers values until its checkpoint each 5 s, so that Redis is seconds behind; and with a write for each event, as fresh as our
+rows are. They read fewer events, since their rate does not depend on how many there
 are and Faust would take ten minutes. Each repeat measures all of them, one after another, with an emptied Redis.
 """
 
@@ -11,6 +13,8 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -18,11 +22,12 @@ from headrace.deploy.bench.ground import Ground
 from headrace.deploy.bench.measured_process import Invalid, MeasuredProcess, Worker
 from headrace.schemas.topics import CLICKS
 
-QUIX_EVENTS = 200_000
+QUIX_EVENTS = {"sink": 200_000, "each": 50_000}
 FAUST_EVENTS = 50_000
 SLOWEST_PER_S = 500
 PATIENCE_S = 120.0
 
+QuixMode = Literal["sink", "each"]
 Tell = Callable[[str], None]
 
 
@@ -64,15 +69,16 @@ def measure_worker(ground: Ground, events: int, tell: Tell, redis_url: str | Non
         worker.stop()
 
 
-def measure_quix(ground: Ground, clicks: int, python: Path, name: str, tell: Tell) -> Rate:
-    """Let Quix Streams count the first clicks of the topic."""
-    events = min(clicks, QUIX_EVENTS)
-    state = ground.home / "quix-state"
+def measure_quix(ground: Ground, clicks: int, python: Path, mode: QuixMode, name: str, tell: Tell) -> Rate:
+    """Let Quix Streams count the first clicks of the topic, and write with its own sink, or for each event by itself."""
+    events = min(clicks, QUIX_EVENTS[mode])
+    state = ground.data / "quix-state"
     shutil.rmtree(state, ignore_errors=True)
     host, port, database = _parts(ground.redis_url)
     script = str(Path(__file__).with_name("quix_peer.py"))
-    command = [str(python), script, ground.bootstrap, host, port, database, CLICKS.name, str(events), str(state), f"headrace-bench-{name}"]
-    tell(f"Quix Streams: {events:,} events")
+    command = [str(python), script, mode, ground.bootstrap, host, port, database, CLICKS.name, str(events), str(state)]
+    command.append(f"headrace-bench-{name}")
+    tell(f"Quix Streams ({mode}): {events:,} events")
     try:
         return _peer(MeasuredProcess(command, ground.home / "logs" / "quix.log"), events)
     finally:
@@ -82,7 +88,7 @@ def measure_quix(ground: Ground, clicks: int, python: Path, name: str, tell: Tel
 def measure_faust(ground: Ground, clicks: int, name: str, tell: Tell) -> Rate:
     """Let a Faust table count the first clicks of the topic."""
     events = min(clicks, FAUST_EVENTS)
-    data = ground.home / "faust-data"
+    data = ground.data / "faust-data"
     command = [sys.executable, "-W", "ignore", "-m", "headrace.deploy.bench.faust_peer", ground.bootstrap, ground.redis_url]
     command += [CLICKS.name, str(events), str(data), f"headrace-bench-{name}"]
     tell(f"Faust: {events:,} events")
@@ -106,7 +112,5 @@ def _peer(process: MeasuredProcess, events: int) -> Rate:
 
 
 def _parts(redis_url: str) -> tuple[str, str, str]:
-    from urllib.parse import urlsplit
-
     parts = urlsplit(redis_url)
     return parts.hostname or "127.0.0.1", str(parts.port or 6379), parts.path.strip("/") or "0"

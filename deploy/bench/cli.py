@@ -1,0 +1,91 @@
+"""`headrace bench ...`: figures, each beside its peer's. Commands import what they need when they run."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headrace.deploy.settings import Settings
+
+bench_app = typer.Typer(help="Figures of Headrace, each measured beside its peer's in one run.", no_args_is_help=True)
+
+
+@bench_app.command("features")
+def features(
+    events: Annotated[int, typer.Option(min=1000, help="Events of the backlog; other backlogs are no longer than it either.")] = 1_000_000,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats, of which medians are told.")] = 5,
+    only: Annotated[str, typer.Option(metavar="NAMES", help="Some of latency,throughput,reads,growth,two-workers.")] = "",
+    users: Annotated[int, typer.Option(min=10, help="Shoppers of the backlog.")] = 100_000,
+    few_users: Annotated[int, typer.Option(min=10, help="Growth: the users of the small shop.")] = 10_000,
+    many_users: Annotated[int, typer.Option(min=10, help="Growth: those of the large one; about 6 KB of memory each.")] = 2_000_000,
+    latency_s: Annotated[float, typer.Option(min=0.5, help="Latency: seconds at each rate on each path.")] = 15.0,
+    reads_share: Annotated[float, typer.Option(min=0.01, help="Reads: a factor for the number of calls.")] = 1.0,
+    quix: Annotated[bool, typer.Option("--quix/--no-quix", help="Install the peer Quix Streams, in an environment of its own.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the events.")] = 1,
+    yes: Annotated[bool, typer.Option("--yes", help="Empty the broker's topics and the Redis that are given.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write figures and raw samples to this file.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="A line each second in place of the bar.")] = False,
+) -> None:
+    """Measure the feature side, each figure beside its peer, and say which goals are met. Needs a quiet machine, and Linux.
+
+    Starts a Kafka and a Redis of its own and removes them again. Where HEADRACE_KAFKA or HEADRACE_REDIS are set, those are used
+    instead, and EMPTIED: Headrace's topics are deleted and all databases of the Redis are flushed, so --yes must be given.
+
+    latency: milliseconds from publish to readable by Feast's own get_online_features, at 500 and 2,000 events/s, beside a
+    confluent-kafka consumer that writes the same bytes with a redis-py pipeline (readable_ms_500, readable_ms_2000).
+
+    throughput: events a second of one worker process on a backlog, all views on, and how many times those of Quix Streams (the
+    better of its Redis sink and a write for each event) and of a Faust table, each with ONE counter (events_per_s,
+    ratio_to_quix, ratio_to_faust, cost_us_per_event); memory of a user's row (bytes_per_user).
+
+    reads: time of a feature service for 1, 100 and 500 entities over that of a redis-py pipeline of the same rows
+    (read_ratio_1, ..._100, ..._500).
+
+    growth: CPU time per event with 2,000,000 users over that with 10,000 (growth_ratio); needs 14 GB of memory for so many, and
+    takes fewer where it is not there.
+
+    two-workers: events a second of two workers over those of one (two_worker_speedup).
+
+    How each was measured is written into the JSON. All of it takes about an hour; the estimate is printed first.
+    """
+    from headrace.deploy.bench.feature_benchmark import MEASUREMENTS, Options, measure_features
+    from headrace.deploy.bench.feature_report import verdicts
+    from headrace.deploy.bench.ground import prepared_ground
+    from headrace.deploy.bench.progress import shown_progress
+
+    chosen = tuple(name.strip() for name in only.split(",")) if only else MEASUREMENTS
+    if unknown := set(chosen) - set(MEASUREMENTS):
+        raise typer.BadParameter(f"--only: some of {','.join(MEASUREMENTS)} were expected; the value holds {', '.join(sorted(unknown))}")
+    options = Options(events, repeats, chosen, users, few_users, many_users, latency_s, reads_share, quix, seed)
+    bootstrap, redis_url = os.environ.get("HEADRACE_KAFKA"), os.environ.get("HEADRACE_REDIS")
+    _require_consent(bootstrap, redis_url, yes=yes)
+    # Coordinators that are still loading, and topics that are gone, belong to the course of it.
+    logging.getLogger("headrace.kafka").setLevel(logging.ERROR)
+    home = Settings.load().home.absolute()
+    load = os.getloadavg()[0]
+    typer.echo(f"this takes about {options.seconds() / 60:.0f} minutes; leave the machine alone meanwhile", err=True)
+    if load > 0.5:
+        typer.echo(f"the machine is not quiet (load {load:.1f}): figures will be off", err=True)
+    with (
+        shown_progress(options.steps, plain=plain or not sys.stderr.isatty()) as progress,
+        prepared_ground(home / "bench", bootstrap, redis_url, progress.tell) as ground,
+    ):
+        found = measure_features(ground, home, options, progress)
+    if json_file is not None:
+        json_file.write_text(json.dumps(found, indent=1) + "\n")
+    for name, value, goal, met in verdicts(found):
+        typer.echo(f"{name:38} {value:>12}   goal: {goal:16} {'met' if met else 'NOT MET'}")
+
+
+def _require_consent(bootstrap: str | None, redis_url: str | None, *, yes: bool) -> None:
+    given = [name for name, value in (("HEADRACE_KAFKA", bootstrap), ("HEADRACE_REDIS", redis_url)) if value]
+    if not given:
+        return
+    what = f"{' and '.join(given)} given: Headrace's topics there are deleted, and all databases of the Redis are flushed"
+    if not yes:
+        raise typer.BadParameter(f"{what}. Say --yes if that is meant, or unset them for servers of the benchmark's own")
+    typer.echo(what, err=True)
