@@ -222,6 +222,13 @@ def test_one_shopper_beside_many_items_is_read_in_the_order_asked(stored: Online
     assert FeatureReader(stored).read(RANKING, [], NOW_MS) == []
 
 
+def test_a_server_that_was_started_anew_is_told_the_script_again(stored: OnlineStore, client: redis.Redis) -> None:
+    entity = {"user_id": "ada", "item_id": "lamp"}
+    before = told(by_us(stored, RANKING, [entity], NOW_MS)[0])
+    client.script_flush()
+    assert told(by_us(stored, RANKING, [entity], NOW_MS)[0]) == before
+
+
 def test_an_entity_without_its_join_key_is_told(stored: OnlineStore) -> None:
     with pytest.raises(EntityMissing, match="without 'item_id'; give user_id, item_id"):
         by_us(stored, NEXT_ITEM, [{"user_id": "ada"}], NOW_MS)
