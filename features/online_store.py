@@ -64,11 +64,13 @@ local found = {}
 for number, key in ipairs(KEYS) do found[number] = redis.call('HGET', key, ARGV[1]) end
 return found
 """
-# KEYS: the position. ARGV: what it must hold, the new one, the key of the generation and what it must hold. Returns what is held
-# afterwards.
+# KEYS: the position. ARGV: what it must have reached, or nothing; the new one; the key of the generation and what it must hold.
+# Returns what is held afterwards: where it is older than it must be it stays, and where another worker has moved it further, too.
 _MOVE_POSITION = """
 local held = redis.call('GET', KEYS[1]) or ''
-if held ~= ARGV[1] or (redis.call('GET', ARGV[3]) or '') ~= ARGV[4] then return held end
+if (redis.call('GET', ARGV[3]) or '') ~= ARGV[4] then return held end
+if ARGV[1] ~= '' and (held == '' or tonumber(held) < tonumber(ARGV[1])) then return held end
+if held ~= '' and tonumber(held) >= tonumber(ARGV[2]) then return held end
 redis.call('SET', KEYS[1], ARGV[2])
 return ARGV[2]
 """
