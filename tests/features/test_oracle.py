@@ -63,7 +63,8 @@ def times(draw: st.DrawFn, longest: int) -> list[int]:
     length_ms, count = draw(st.sampled_from(list(WINDOWS.values())))
     panes = st.sampled_from([0, 0, 1, 2, count - 1, count, count + 1]) | st.integers(0, 3 * count)
     edges = st.builds(lambda pane, ms: START_MS + pane * length_ms + ms, panes, st.sampled_from([-1, 0, 0, 0, 1]))
-    drawn = draw(st.lists(edges, min_size=1, max_size=longest))
+    # Lists without a least size are mostly short.
+    drawn = draw(st.lists(edges, min_size=draw(st.integers(1, longest)), max_size=longest))
     return sorted(drawn) if draw(st.booleans()) else drawn
 
 

@@ -1,7 +1,9 @@
 """Verification on a real Kafka and a real Redis: right rows pass, and each kind of damage is found and named."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from msgspec.structs import replace
 
 from headrace.features.feast_layout import RowTable
 from headrace.features.online_store import POSITION_KEY, OnlineStore, connect
+from headrace.features.shadow import open_database
 from headrace.schemas import Click, Event, OrderLine, Purchase, encode, shopper_id
 from headrace.schemas.topics import CLICKS, ITEM_CHANGES, PURCHASES
 from headrace.schemas.wire import now_ms
@@ -21,6 +24,7 @@ from headrace.streams import kafka as clients
 from headrace.streams.feature_worker import FeatureWorker
 from headrace.streams.publisher import EventPublisher
 from headrace.streams.readers import open_events
+from headrace.streams.replay import replay
 from headrace.streams.verify import VerifyReport, verify
 
 EVENTS = 400
@@ -234,3 +238,52 @@ def test_an_event_that_was_refused_for_its_time_stays_refused_when_that_time_has
     worker.close()
     assert body(store.users, store, "ada").views == 1
     assert verify(fresh_topics, store).shown == []
+
+
+def test_a_shadow_store_is_held_to_the_events_that_were_replayed_into_it(drained: str, clean_redis: str, store: OnlineStore) -> None:
+    middle_ms = now_ms() + 1
+    time.sleep(0.05)
+    with EventPublisher(drained) as publisher:
+        for event in islice(_regular(1_500_000_000_000), 60):
+            publisher.publish(replace(event, event_id=f"again-{event.event_id}"))
+    for number, (from_ms, users) in enumerate([(None, verify(drained, store).users), (middle_ms, 1)], start=1):
+        shadow = open_database(clean_redis, number)
+        shadow.client.flushdb()
+        replay(drained, shadow, from_ms=from_ms)
+        report = verify(drained, shadow, group=None)
+        assert report.shown == []
+        assert (report.users, report.unverifiable) == (users, 0)
+        shadow.client.delete(shadow.items.key("item-1"))
+        damage_json(shadow.sessions, shadow, "visit-1", spend=1.5)
+        assert found(verify(drained, shadow, group=None)) == {("item-1", "_row"), ("visit-1", "_row:spend")}
+        shadow.client.flushdb()
+
+
+def test_rows_are_right_while_a_worker_takes_events_in(drained: str, clean_redis: str, store: OnlineStore) -> None:
+    stop, ready = threading.Event(), threading.Event()
+    worker = FeatureWorker(drained, OnlineStore(connect(clean_redis)))
+    with ThreadPoolExecutor(2) as threads:
+        working = threads.submit(worker.run, stop, ready)
+        publishing = threads.submit(_publish_until, stop, drained)
+        try:
+            assert ready.wait(TIMEOUT_S)
+            reports = [verify(drained, store) for _ in range(3)]
+        finally:
+            stop.set()
+        working.result()
+        assert publishing.result() > 0
+    assert [report.shown for report in reports] == [[], [], []]
+    assert reports[0].events < reports[2].events
+
+
+def _publish_until(stop: threading.Event, bootstrap: str) -> int:
+    published = 0
+    with EventPublisher(bootstrap) as publisher:
+        while not stop.is_set():
+            for number in range(published, published + 20):
+                # Every third event is sent three times.
+                told = {"event_id": f"flow{number - number % 3}", "user_id": f"user-{number // 3 % 7}"}
+                publisher.publish(Click(event_time_ms=now_ms(), item_id=f"item-{number % 5}", **told))
+            published += 20
+            time.sleep(0.02)
+    return published
