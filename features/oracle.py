@@ -5,7 +5,8 @@ it, a decayed count is a sum of powers, a history is a sort. It knows the defini
 
 The tables, in the order in which they are filled: `events` and `lines` (the raw events: an order has one line for each of its
 lines, a click has one), `reached` (for each row and source partition, the last offset that the row claims to hold), then by
-`settle` `marked` (events, with whether each is counted or was sent twice) and `touches` (which event touches which row).
+`settle` `marked` (events, with whether each is counted or was sent twice), `visited` (the same as the rows of visits see it) and
+`touches` (which event touches which row).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,9 +79,8 @@ def settle(db: "DuckDBPyConnection") -> None:
     """Tell the events that count from those that were sent twice, and which rows each touches; call it once all events are there.
 
     An event is passed over where one of its id is among the last 128 that count, of the same shopper (for the row of a visit, of
-    the same visit) and source partition.
-    Whether those count is asked by the same rule; so all repeats are taken for passed over at first, and the rule is applied
-    until nothing changes. Each turn settles at least one more event of each shopper, and nearly always all.
+    the same visit) and source partition. Whether those count is asked by the same rule; so all repeats are taken for passed over
+    at first, and the rule is applied until nothing changes. Each turn settles at least one more event of each, nearly always all.
     """
     for table, entity in (("marked", "shopper"), ("visited", "session")):
         db.execute(_MARK.format(table=table, entity=entity))

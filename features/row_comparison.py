@@ -12,7 +12,7 @@ from headrace.features.columns import SESSION_VIEW
 from headrace.features.feast_layout import RowTable
 from headrace.features.place import REMEMBERED
 from headrace.features.row_check import Difference, columns_of, feast_differences, row_differences
-from headrace.schemas import UserRow
+from headrace.schemas import ItemRow
 from headrace.schemas.feature_rows import Row
 
 if TYPE_CHECKING:
@@ -135,12 +135,12 @@ class Comparison:
         self.differ(Difference(table.view.name, entity, "_row", f"a {table.kind.__name__} as JSON", found))
 
     def _is_whole(self, row: Row) -> bool:
-        """Whether all events of a row are still there. A shopper's row with few remembers them all, with their offsets."""
+        """Whether all events of a row are still there. The row of a shopper or a visit with few remembers them all, with their offsets."""
         for source in row.offsets:
             lost_below = self.lost_below.get(source, 0)
             if lost_below == 0:
                 continue
-            if not isinstance(row, UserRow):
+            if isinstance(row, ItemRow):
                 return False
             recent = row.recent.get(source, b"")
             remembered = [int.from_bytes(recent[at + 8 : at + 16], "little") for at in range(0, len(recent), 16)]
