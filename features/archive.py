@@ -133,9 +133,9 @@ def day_of(file: Path) -> str:
     return file.parent.name.removeprefix("day=")
 
 
-def files_of(folder: Path, topic: str, partition: int) -> Iterator[tuple[Stretch, Path]]:
-    """Yield the files of a view's folder that hold versions from one partition of a changelog."""
-    for file in folder.glob(f"day=*/{topic}-{partition}-*.parquet"):
+def files_of(folder: Path, topic: str, partition: int, day: str = "*") -> Iterator[tuple[Stretch, Path]]:
+    """Yield the files of a view's folder that hold versions from one partition of a changelog, of one day or of all."""
+    for file in folder.glob(f"day={day}/{topic}-{partition}-*.parquet"):
         stretch = stretch_of(file.name)
         if stretch is not None and (stretch.topic, stretch.partition) == (topic, partition):
             yield stretch, file

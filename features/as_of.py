@@ -16,6 +16,7 @@ from headrace.features.archive import CHANGELOG_OFFSET, CREATED_TIME, EVENT_TIME
 
 ASKED_MS = "asked_ms"
 _TOLD_EVERY_S = 0.2
+_TRIES = 5
 _DAY_MS = 24 * 3600 * 1000
 
 Progress = Callable[[float], object]
@@ -43,11 +44,27 @@ def valid_versions(versions: Versions, keys: Sequence[str | None], asked_ms: Seq
     import duckdb
     import pyarrow as pa
 
-    schema = pa.schema(list(versions.features.items()))
-    files = _files(versions, asked_ms) if asked_ms else []
-    if not files:
-        return pa.table({name: pa.nulls(len(keys), kind) for name, kind in versions.features.items()})
     questions = pa.table({"row": pa.array(range(len(keys)), pa.int64()), "key": pa.array(keys, pa.string()), ASKED_MS: asked_ms})
+    for _ in range(_TRIES):
+        files = _files(versions, asked_ms) if asked_ms else []
+        if not files:
+            break
+        try:
+            return _joined(versions, questions, files, progress)
+        except duckdb.IOException:
+            # An archiver may have merged small files, and removed them, since they were listed.
+            if all(Path(file).exists() for file in files):
+                raise
+    else:
+        raise OSError(f"{versions.folder}: its files were removed while they were read, {_TRIES} times; who else writes there?")
+    return pa.table({name: pa.nulls(len(keys), kind) for name, kind in versions.features.items()})
+
+
+def _joined(versions: Versions, questions: Any, files: list[str], progress: Progress) -> Any:
+    import duckdb
+    import pyarrow as pa
+
+    schema = pa.schema(list(versions.features.items()))
     with duckdb.connect(config={"temp_directory": tempfile.gettempdir(), "autoinstall_known_extensions": False}) as database:
         database.register("questions", questions)
         present = {

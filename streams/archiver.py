@@ -16,8 +16,9 @@ from typing import Any
 import pyarrow as pa
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from headrace.features.archive import ARCHIVED, Stretch, versions_table
+from headrace.features.archive import ARCHIVED, Stretch, day_of, versions_table
 from headrace.features.archive_folder import ArchiveFolder
+from headrace.features.archive_merging import merge_small
 from headrace.schemas import InvalidMessage, decode
 from headrace.streams import kafka, metrics
 from headrace.streams.dead_letters import DeadLetters
@@ -30,6 +31,8 @@ PATIENCE_MS = 500
 ROWS_A_FILE = 50_000
 FILE_AGE_S = 60.0
 BYTES_HELD = 128 << 20
+# How long files that were merged are kept, for readers that have listed them.
+MERGED_KEPT_S = 600.0
 
 Place = tuple[str, int]
 
@@ -82,6 +85,7 @@ class Archiver:
         self._bytes_held = bytes_held
         self._gathered: dict[Place, Gathered] = {}
         self._expected: dict[Place, int] = {}
+        self._merged: dict[Path, float] = {}
         self._owns = False
         self._consumer.subscribe(list(ARCHIVED), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
@@ -116,6 +120,7 @@ class Archiver:
         self._write([place for place, held in self._gathered.items() if held.rows >= self._rows_a_file or held.since_s <= due_s])
         while sum(held.bytes for held in self._gathered.values()) > self._bytes_held:
             self._write([max(self._gathered, key=lambda place: self._gathered[place].bytes)])
+        self._remove_merged()
         return len(records)
 
     def flush(self) -> None:
@@ -151,13 +156,27 @@ class Archiver:
             held = self._gathered.pop(place)
             if held.rows:
                 topic, partition = place
-                files = self.folder.write(Stretch(topic, partition, held.first, held.last), pa.concat_tables(held.tables))
+                stretch = Stretch(topic, partition, held.first, held.last)
+                files = self.folder.write(stretch, pa.concat_tables(held.tables))
+                self._merge(stretch, files)
                 metrics.VERSIONS_ARCHIVED.labels(ARCHIVED[topic].view.name).inc(held.rows)
                 log.info("archived", extra={"files": [file.name for file in files], "rows": held.rows})
             done.append(TopicPartition(*place, held.last + 1))
         if done:
             self._dead_letters.confirm()
             self._consumer.commit(offsets=done, asynchronous=False)
+
+    def _merge(self, newest: Stretch, files: Sequence[Path]) -> None:
+        due_s = self._clock() + MERGED_KEPT_S
+        for day in map(day_of, files):
+            merged = merge_small(self.folder, newest, day, self._rows_a_file, set(self._merged))
+            self._merged |= dict.fromkeys(merged, due_s)
+
+    def _remove_merged(self) -> None:
+        now_s = self._clock()
+        for file in [file for file, due_s in self._merged.items() if due_s <= now_s]:
+            file.unlink(missing_ok=True)
+            del self._merged[file]
 
     def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         """Go on behind what the files hold."""
@@ -188,6 +207,8 @@ class Archiver:
         self._owns = False
         self._gathered.clear()
         self._expected.clear()
+        # Whoever takes the partitions up removes them.
+        self._merged.clear()
 
 
 def _number(value: int | None) -> int:

@@ -18,7 +18,7 @@ from headrace.features.columns import ITEM_VIEW, USER_VIEW
 from headrace.schemas import HistoryEntry, ItemRow, Pane, UserRow, encode
 from headrace.schemas.topics import DAY_MS, DEAD_LETTERS, ITEM_FEATURES, USER_FEATURES, Topic
 from headrace.streams import kafka as clients
-from headrace.streams.archiver import Archiver, ForeignArchive
+from headrace.streams.archiver import MERGED_KEPT_S, Archiver, ForeignArchive
 
 START_MS = 1_760_054_390_000  # ten seconds before midnight, UTC
 SEED = 20261
@@ -247,6 +247,47 @@ def test_sigkill_at_any_time_leaves_each_version_archived_once(changelogs: Chang
         process.wait()
     assert_all_once(tmp_path, changelogs.sent)
     assert len(files(tmp_path)) > 20
+
+
+def test_small_files_are_merged_and_removed_when_their_readers_are_done(
+    changelogs: Changelogs, started: Callable[..., Archiver], tmp_path: Path
+) -> None:
+    archiver, sent = started(), 0
+    now_s = 0.0
+    archiver._clock = lambda: now_s
+    for _ in range(30):
+        changelogs.send(24, step_ms=10)
+        take_in(archiver, 48)
+        archiver.flush()
+        sent += 48
+        assert len(set(archived(tmp_path)["place"].to_pylist())) == sent
+    before = files(tmp_path)
+    now_s = MERGED_KEPT_S
+    archiver.step(0.0)
+    assert len(files(tmp_path)) < len(before) / 3
+    assert_all_once(tmp_path, sent)
+    archiver.close()
+    changelogs.send(10)
+    successor = started()
+    take_in(successor, 20)
+    successor.flush()
+    assert_all_once(tmp_path, sent + 20)
+
+
+def test_killed_after_merging_it_leaves_each_version_once(changelogs: Changelogs, started: Callable[..., Archiver], tmp_path: Path) -> None:
+    archiver = started()
+    for _ in range(20):
+        changelogs.send(24)
+        take_in(archiver, 48)
+        archiver.flush()
+    table = archived(tmp_path)
+    assert table.num_rows > len(set(table["place"].to_pylist())) == 960
+    archiver.close()
+    changelogs.send(10)
+    successor = started()
+    take_in(successor, 20)
+    successor.flush()
+    assert_all_once(tmp_path, 980)
 
 
 def test_an_archive_of_another_kafka_is_refused(changelogs: Changelogs, started: Callable[..., Archiver], tmp_path: Path) -> None:
