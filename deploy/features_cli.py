@@ -103,7 +103,7 @@ def backfill_features(
     EVENTS are as headrace publish reads them and headrace tail --json-lines prints them; folded in the order given. Where each tells its
     place in Kafka (source, offset, published_ms) that is used, else one is made up: a shopper's own partition, a running number, the
     event's time. Rows land in FOLDER/VIEW/day=YYYY-MM-DD, as the archive has them. Lines that are no events are left out and counted.
-    Needs pip install 'headrace[spark]' and Java 17 or newer.
+    Needs the package's extra 'spark', and Java 17 or newer; docs/backfill.md tells more.
     """
     from dataclasses import asdict
 
