@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
+from headrace.deploy.settings import Settings
+from headrace.deploy.supervisor import Supervisor
 from headrace.features.archive import ARCHIVED, CHANGELOG_OFFSET, EVENT_TIME, Stretch, day_of, days_of, stretch_of
 from headrace.features.columns import ITEM_VIEW, USER_VIEW
 from headrace.schemas import HistoryEntry, ItemRow, Pane, UserRow, encode
@@ -326,3 +328,19 @@ def test_the_changelogs_keep_every_version_for_a_week(fresh_topics: str, admin: 
     asked = [ConfigResource(ResourceType.TOPIC, topic.name) for topic in (USER_FEATURES, ITEM_FEATURES)]
     for answer in admin.describe_configs(asked).values():
         assert answer.result()["min.compaction.lag.ms"].value == str(7 * DAY_MS)
+
+
+def test_as_a_part_it_writes_what_it_holds_when_it_is_asked_to_stop(changelogs: Changelogs, fresh_topics: str, tmp_path: Path) -> None:
+    changelogs.send(50)
+    for _ in range(5):
+        supervisor = Supervisor(Settings(kafka=fresh_topics, home=tmp_path), ["archiver"], lambda text: None)
+        supervisor.start()
+        try:
+            supervisor.wait_until_ready(60.0, lambda ready: None)
+            # It holds versions for a minute by itself; how soon they have come is up to the machine.
+            time.sleep(2.0)
+        finally:
+            supervisor.stop()
+        if archived(tmp_path / "archive").num_rows == 100:
+            break
+    assert_all_once(tmp_path / "archive", 100)
