@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.deploy.counting import counting
 from headrace.deploy.spark_events import Form, UnusableHistory, as_input, event_of, is_url, read_history
-from headrace.deploy.spark_session import open_spark
+from headrace.deploy.spark_session import open_spark, require_spark
 from headrace.features.archive import CHANGELOG_OFFSET, CREATED_TIME, EVENT_TIME, created_us, schema_of
 from headrace.features.backfill import PlacedChange, PlacedEvent, changes_after, fold_changes, fold_shopper, fold_visit
 from headrace.features.columns import ITEMS, SESSIONS, USERS, View
@@ -80,7 +80,7 @@ def backfill(events: Sequence[str], out: str, *, versions: KeptVersions, form: F
     done = Backfilled(out, master or "", versions)
     try:
         inputs = _inputs(events, form, aside, done, plain)
-        with open_spark(master, "headrace features backfill") as spark, _failures_told():
+        with failures_told(), open_spark(master, "headrace features backfill") as spark:
             done.master = str(spark.sparkContext.master)
             _fold(spark, inputs, versions, done, plain)
     finally:
@@ -318,11 +318,15 @@ def _tasks(spark: "SparkSession", what: str, plain: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _failures_told() -> Iterator[None]:
+def failures_told() -> Iterator[None]:
+    """Raise SparkFailed, in one line, where Spark or its Java gives up. Raises SparkUnusable where Spark is not installed."""
+    require_spark()
+    from py4j.protocol import Py4JError  # type: ignore[import-untyped]
     from pyspark.errors import PySparkException
 
     try:
         yield
-    except PySparkException as error:
-        lines = [line.strip() for line in str(error).split("JVM stacktrace")[0].splitlines() if line.strip()]
-        raise SparkFailed(f"Spark gave up: {' ... '.join(dict.fromkeys([lines[0], lines[-1]])) if lines else error!r}") from error
+    except (Py4JError, PySparkException) as error:
+        lines = [line.strip(": ") for line in str(error).split("JVM stacktrace")[0].splitlines() if line.strip(": ")]
+        causes = [line for line in lines if line.startswith(("org.apache.spark", "Caused by"))] or [lines[0], lines[-1]]
+        raise SparkFailed(f"Spark gave up: {'; '.join(dict.fromkeys(causes))}") from error

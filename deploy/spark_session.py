@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,9 @@ def open_spark(master: str | None = None, name: str = "headrace") -> Iterator["S
     Without a master it is that of `spark-submit` where that started this program, else this machine with all of its cores.
     Raises SparkUnusable, JavaMissing.
     """
-    try:
-        from pyspark.sql import SparkSession
-    except ImportError:
-        raise SparkUnusable("Spark is not installed; install it with: pip install 'headrace[spark]'") from None
+    require_spark()
+    from pyspark.sql import SparkSession
+
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     if not submitted:
         os.environ["JAVA_HOME"] = str(java_home(find_java()))
@@ -67,6 +67,12 @@ def open_spark(master: str | None = None, name: str = "headrace") -> Iterator["S
         yield spark
     finally:
         spark.stop()
+
+
+def require_spark() -> None:
+    """Raise SparkUnusable where Spark is not installed."""
+    if find_spec("pyspark") is None:
+        raise SparkUnusable("Spark is not installed; install it with: pip install 'headrace[spark]'")
 
 
 def java_home(java: Java) -> Path:

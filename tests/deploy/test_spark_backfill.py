@@ -20,7 +20,7 @@ import pytest
 from plain_fold import VIEWS, Arrival, alike, plain_rows, plain_versions
 
 from headrace.deploy.java import ask_java
-from headrace.deploy.spark_backfill import Backfilled, KeptVersions, backfill
+from headrace.deploy.spark_backfill import Backfilled, KeptVersions, SparkFailed, backfill
 from headrace.deploy.spark_events import Form, UnusableHistory, read_history
 from headrace.deploy.spark_repository import open_spark_store, quiet
 from headrace.deploy.spark_session import SparkUnusable, java_home, open_spark
@@ -239,6 +239,14 @@ def test_events_with_and_without_places_do_not_go_together(tmp_path: Path) -> No
     (tmp_path / "events.jsonl").write_bytes(line(arrivals[0]) + wire.encode(arrivals[1][0]) + b"\n")
     with pytest.raises(UnusableHistory, match=r"1 events tell their place .* and 1 do not"):
         fold([tmp_path / "events.jsonl"], tmp_path / "rows")
+
+
+def test_a_file_that_breaks_off_is_told_in_one_line(tmp_path: Path) -> None:
+    whole = gzip.compress(b"".join(map(line, untidy(200))))
+    (tmp_path / "events.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SparkFailed, match=r"events\.jsonl\.gz.*end of input stream") as told:
+        fold([tmp_path / "events.jsonl.gz"], tmp_path / "rows")
+    assert "\n" not in str(told.value)
 
 
 def test_rows_that_are_there_are_not_written_over(tmp_path: Path) -> None:
