@@ -22,13 +22,15 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from headrace.features.fingerprint import fingerprint
 from headrace.features.folding import Arrival, RowFolder, Taken
 from headrace.features.online_store import OnlineStore, StoreBehind
-from headrace.features.place import REMEMBERED, Place
+from headrace.features.place import REMEMBERED
 from headrace.schemas import Click, Event, InvalidMessage, ItemChange, Purchase, check_event, decode, encode, shopper_id
 from headrace.schemas.topics import CLICKS, ITEM_CHANGES, ITEM_FEATURES, PURCHASES, USER_FEATURES, Topic
 from headrace.schemas.wire import now_ms
 from headrace.streams import kafka, metrics
 from headrace.streams.dead_letters import DeadLetters
-from headrace.streams.restore import DEFINITIONS_HEADER, ForeignStore, restore, tail_start
+from headrace.streams.record_places import partition_of, place_of, source_of
+from headrace.streams.restore import DEFINITIONS_HEADER
+from headrace.streams.starting_places import StartingPlaces
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +70,6 @@ class FeatureWorker:
         from_events: bool = False,
     ) -> None:
         """With `from_events` all retained events are read again after a restore, not those of the last day alone."""
-        self._bootstrap = bootstrap
         self._consumer = kafka.consumer(bootstrap, COMPONENT, group=COMPONENT, instance=instance, patience_ms=PATIENCE_MS)
         self._producer = kafka.producer(bootstrap, COMPONENT)
         # Nobody waits for item rows, so these gather for longer, into fewer requests. A change never times out by itself, since
@@ -78,9 +79,9 @@ class FeatureWorker:
         self._store = store
         self._clock = clock
         self._definitions = definitions or fingerprint()
-        self._from_events = from_events
+        self._starting = StartingPlaces(bootstrap, self._consumer, store, self._definitions, clock, from_events=from_events)
         self._folder = RowFolder(store)
-        self._done: dict[tuple[str, int], int] = {}
+        self._done: dict[str, int] = {}
         self._uncommitted: Counter[tuple[str, str]] = Counter()
         self._committed_at = self._checked_at = time.monotonic()
         self._owned: list[TopicPartition] = []
@@ -151,7 +152,7 @@ class FeatureWorker:
         if self._producer.flush(30.0) or self._item_producer.flush(30.0):
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "rows are not acknowledged after 30 s; their offsets stay uncommitted"))
         self._dead_letters.confirm()
-        offsets = [TopicPartition(*place, offset + 1) for place, offset in self._done.items()]
+        offsets = [partition_of(source, offset + 1) for source, offset in self._done.items()]
         try:
             self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
@@ -187,7 +188,7 @@ class FeatureWorker:
         changes: list[ItemChange] = []
         reached: dict[str, int] = {}
         for record in records:
-            place = _place(record)
+            place = place_of(record)
             reached[place.source] = place.offset
             try:
                 if record.topic() == ITEM_CHANGES.name:
@@ -204,8 +205,7 @@ class FeatureWorker:
         metrics.FEATURE_WRITE.observe(time.perf_counter() - started_s)
         self._observe(arrivals, taken)
         self._send(taken, traces)
-        for record in records:
-            self._done[_partition(record)] = _offset(record)
+        self._done |= reached
 
     def _event(self, record: Message) -> Event:
         kind: type[Click] | type[Purchase] = Click if record.topic() == CLICKS.name else Purchase
@@ -271,35 +271,10 @@ class FeatureWorker:
         """Begin at what is committed, or before it where the store has not come so far; restore what it has lost altogether."""
         self._store.take_up()
         self._claim()
-        owned = {_source(place): place for place in self._owned}
-        held = self._store.positions(list(owned))
-        committed = {_source(place): place.offset for place in self._consumer.committed(self._owned, timeout=30.0)}
-        starts: dict[str, int] = {}
-        lost: dict[str, TopicPartition] = {}
-        for source, place in owned.items():
-            low, high = kafka.watermarks(self._consumer, place.topic, place.partition)
-            position, begun = held[source], max(low, committed[source])
-            if position is not None and position >= high:
-                raise ForeignStore(source, position, high)
-            if position is None and (source in self._behind or begun > low):
-                lost[source] = place
-            starts[source] = begun if position is None else min(begun, position + 1)
-        for number in sorted({place.partition for place in lost.values()}):
-            restored = restore(self._bootstrap, self._store, number, definitions=self._definitions)
-            metrics.ROWS_OF_OTHERS.inc(restored.passed_over)
-            told = {"partition": number, "rows": restored.rows, "of_other_definitions": restored.passed_over}
-            log.warning("rows restored from the changelogs", extra=told)
-            everything = self._from_events or restored.passed_over > 0
-            for source, place in lost.items():
-                if place.partition == number:
-                    starts[source] = tail_start(self._consumer, place, self._clock(), everything)
-        # Told at once, or a partition of which nothing is read again would be taken for lost the next time too.
-        reached = {source: starts[source] - 1 for source in lost}
-        self._store.compare_and_set([], {source: (None, offset) for source, offset in reached.items()})
-        held |= reached
+        places, positions = self._starting.find(self._owned, self._behind)
         # Another worker may have written the rows since they were last ours.
-        self._folder.start_from(held)
-        self._consumer.assign([TopicPartition(place.topic, place.partition, starts[source]) for source, place in owned.items()])
+        self._folder.start_from(positions)
+        self._consumer.assign(places)
         self._behind = set()
         self._placed = True
 
@@ -322,7 +297,7 @@ class FeatureWorker:
     def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         self._owned = places
         self._begin_anew()
-        log.info("partitions assigned", extra={"partitions": sorted(map(_source, places))})
+        log.info("partitions assigned", extra={"partitions": sorted(map(source_of, places))})
 
     def _revoked(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         self.commit()
@@ -331,35 +306,12 @@ class FeatureWorker:
     def _lost(self, consumer: Consumer, places: list[TopicPartition]) -> None:
         # They belong to another worker by now, which reads on from what was committed.
         self._forget()
-        log.warning("partitions lost", extra={"partitions": sorted(map(_source, places))})
+        log.warning("partitions lost", extra={"partitions": sorted(map(source_of, places))})
 
     def _forget(self) -> None:
         self._owned, self._behind = [], set()
         self._begin_anew()
         self._folder.start_from({})
-
-
-def _place(record: Message) -> Place:
-    topic, partition = _partition(record)
-    return Place(f"{topic}/{partition}", _offset(record), max(0, record.timestamp()[1]))
-
-
-def _source(place: TopicPartition) -> str:
-    return f"{place.topic}/{place.partition}"
-
-
-def _partition(record: Message) -> tuple[str, int]:
-    topic, partition = record.topic(), record.partition()
-    if topic is None or partition is None:
-        raise ValueError(f"a record without topic or partition: {record!r}")
-    return topic, partition
-
-
-def _offset(record: Message) -> int:
-    offset = record.offset()
-    if offset is None:
-        raise ValueError(f"a record without offset: {record!r}")
-    return offset
 
 
 def _headers(record: Message | None) -> Iterable[tuple[str, str | bytes | None]]:

@@ -23,6 +23,7 @@ from headrace.schemas import Click, Event, InvalidMessage, ItemChange, Purchase,
 from headrace.schemas.topics import CLICKS, ITEM_CHANGES, PURCHASES, Topic
 from headrace.schemas.wire import now_ms
 from headrace.streams import kafka
+from headrace.streams.record_places import offset_of, partition_of, place_of, source_of
 
 COMPONENT = "feature-replay"
 EVENTS = (CLICKS, PURCHASES)
@@ -114,19 +115,19 @@ class _Replay:
         """Fold what lies from `starts` to before `ends`, by source."""
         self.replayed.total += _events_between(starts, ends)
         at = {source: offset for source, offset in starts.items() if offset < ends[source]}
-        self._consumer.assign([_partition(source, offset) for source, offset in at.items()])
+        self._consumer.assign([partition_of(source, offset) for source, offset in at.items()])
         while at:
             records = kafka.next_batch(self._consumer, LARGEST_BATCH, 1.0)
-            self._fold([record for record in records if _offset(record) < ends[_source(record)]])
-            for place in self._consumer.position([_partition(source, 0) for source in at]):
+            self._fold([record for record in records if offset_of(record) < ends[source_of(record)]])
+            for place in self._consumer.position([partition_of(source, 0) for source in at]):
                 # The position, not the record's offset: the last offsets may hold no record, but the mark of a transaction.
-                source = _source(place)
+                source = source_of(place)
                 reached = min(max(at[source], place.offset), ends[source])
                 self.replayed.events += reached - at[source]
                 at[source] = reached
             done = [source for source, offset in at.items() if offset >= ends[source]]
             if done:
-                self._consumer.pause([_partition(source, 0) for source in done])
+                self._consumer.pause([partition_of(source, 0) for source in done])
             for source in done:
                 del at[source]
             self._tell()
@@ -142,7 +143,7 @@ class _Replay:
         arrivals: list[Arrival] = []
         reached: dict[str, int] = {}
         for record in records:
-            place = Place(_source(record), _offset(record), max(0, record.timestamp()[1]))
+            place = place_of(record)
             reached[place.source] = place.offset
             try:
                 arrivals.append((_event(record, place), place))
@@ -183,21 +184,3 @@ def _places(consumer: Consumer, topics: Sequence[Topic], time_ms: int | None, ot
 
 def _events_between(starts: dict[str, int], ends: dict[str, int]) -> int:
     return sum(max(0, end - starts[source]) for source, end in ends.items())
-
-
-def _source(place: Message | TopicPartition) -> str:
-    if isinstance(place, TopicPartition):
-        return f"{place.topic}/{place.partition}"
-    return f"{place.topic()}/{place.partition()}"
-
-
-def _partition(source: str, offset: int) -> TopicPartition:
-    topic, _, number = source.rpartition("/")
-    return TopicPartition(topic, int(number), offset)
-
-
-def _offset(record: Message) -> int:
-    offset = record.offset()
-    if offset is None:
-        raise ValueError(f"a record without offset: {record!r}")
-    return offset
