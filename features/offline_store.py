@@ -1,9 +1,8 @@
 """Feast's offline store over the archive: `get_historical_features` with one answer for each question, in the order asked.
 
 Feast's own store for files leaves out the questions whose entity had no valid row, and repeated ones, gives the rest in an order of
-its own, and may take the wrong one of two versions of the same millisecond; it takes sixty times as long, too. Here it keeps what it
-does well, which is reading whole views; the join as of an instant is that of `as_of.py`. Feast loads this module by its name in
-`feature_store.yaml`.
+its own, and may take the wrong one of two versions of the same millisecond; it takes sixty times as long, too. Here the join as of
+an instant is that of `as_of.py`; all else is Feast's. Feast loads this module by its name in `feature_store.yaml`.
 """
 
 from collections.abc import Callable
