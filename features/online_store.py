@@ -12,7 +12,6 @@ All rows may be exchanged at once for others (`headrace features switch`). A sto
 generation they are, and a write that was made for another generation is refused.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from redis.retry import Retry
 
 from headrace.features.columns import ITEMS, SESSIONS, USERS
 from headrace.features.feast_layout import R, RowTable
+from headrace.features.redis_scripts import MOVE_POSITION, MOVE_POSITION_SHA, READ_ROWS, READ_ROWS_SHA, WRITE_ROWS, WRITE_ROWS_SHA
 from headrace.schemas import ItemRow, SessionRow, UserRow
 
 PROJECT = "headrace"
@@ -36,44 +36,6 @@ SESSION_KEPT_MS = 7 * 24 * 3600 * 1000
 ROWS_A_WRITE, ROWS_A_READ = 32, 256
 
 Positions = Mapping[str, int | None]
-
-# KEYS: rows. ARGV: the key of the generation and what it must hold, the field of the offsets, how long the rows live in ms or 0;
-# then for each row what that field must hold, how many fields and values follow, and those. Returns 1 for each row that was
-# written, 0 for each refused, and nothing where the generation is another.
-_WRITE_ROWS = """
-local done = {}
-if (redis.call('GET', ARGV[1]) or '') ~= ARGV[2] then return done end
-local place = 5
-for number, key in ipairs(KEYS) do
-  local count = tonumber(ARGV[place + 1])
-  local held = redis.call('HGET', key, ARGV[3]) or ''
-  if held == ARGV[place] then
-    redis.call('HSET', key, unpack(ARGV, place + 2, place + 1 + count))
-    if ARGV[4] ~= '0' then redis.call('PEXPIRE', key, ARGV[4]) end
-    done[number] = 1
-  else
-    done[number] = 0
-  end
-  place = place + 2 + count
-end
-return done
-"""
-# KEYS: rows. ARGV: a field. Returns what it holds in each.
-_READ_ROWS = """
-local found = {}
-for number, key in ipairs(KEYS) do found[number] = redis.call('HGET', key, ARGV[1]) end
-return found
-"""
-# KEYS: the position. ARGV: what it must have reached, or nothing; the new one; the key of the generation and what it must hold.
-# Returns what is held afterwards: where it is older than it must be it stays, and where another worker has moved it further, too.
-_MOVE_POSITION = """
-local held = redis.call('GET', KEYS[1]) or ''
-if (redis.call('GET', ARGV[3]) or '') ~= ARGV[4] then return held end
-if ARGV[1] ~= '' and (held == '' or tonumber(held) < tonumber(ARGV[1])) then return held end
-if held ~= '' and tonumber(held) >= tonumber(ARGV[2]) then return held end
-redis.call('SET', KEYS[1], ARGV[2])
-return ARGV[2]
-"""
 
 
 class StoreBehind(RuntimeError):
@@ -152,12 +114,12 @@ class OnlineStore:
 
         def commands() -> Iterator[Sequence[Any]]:
             # The scripts are sent along each time: a server that was started anew has forgotten them.
-            yield "SCRIPT", "LOAD", _WRITE_ROWS
-            yield "SCRIPT", "LOAD", _MOVE_POSITION
+            yield "SCRIPT", "LOAD", WRITE_ROWS
+            yield "SCRIPT", "LOAD", MOVE_POSITION
             for part in parts:
                 yield self._writing(writes, part)
             for source, (old, new) in moved.items():
-                yield "EVALSHA", _MOVE_POSITION_SHA, 1, POSITION_KEY + source, "" if old is None else old, new, *generation
+                yield "EVALSHA", MOVE_POSITION_SHA, 1, POSITION_KEY + source, "" if old is None else old, new, *generation
 
         _, _, *answers = self._ask(commands)
         done = [False] * len(writes)
@@ -191,12 +153,12 @@ class OnlineStore:
         parts = [(table, part) for table, numbers in _by_table(wanted) for part in _portions(numbers, ROWS_A_READ)]
 
         def commands() -> Iterator[Sequence[Any]]:
-            yield "SCRIPT", "LOAD", _READ_ROWS
+            yield "SCRIPT", "LOAD", READ_ROWS
             if sources:
                 yield "MGET", *(POSITION_KEY + source for source in sources)
             for table, part in parts:
                 keys = [table.key(wanted[number][1]) for number in part]
-                yield "EVALSHA", _READ_ROWS_SHA, len(keys), *keys, table.row_field
+                yield "EVALSHA", READ_ROWS_SHA, len(keys), *keys, table.row_field
 
         _, *answers = self._ask(commands)
         held = answers.pop(0) if sources else []
@@ -278,7 +240,7 @@ class OnlineStore:
             values += (table.token(write.before), len(fields))
             values += fields
         lives_ms = SESSION_KEPT_MS if table is self.sessions else 0
-        return ["EVALSHA", _WRITE_ROWS_SHA, len(keys), *keys, GENERATION_KEY, self._generation, table.offsets_field, lives_ms, *values]
+        return ["EVALSHA", WRITE_ROWS_SHA, len(keys), *keys, GENERATION_KEY, self._generation, table.offsets_field, lives_ms, *values]
 
 
 def require_positions(expected: Positions, held: Positions) -> None:
@@ -302,12 +264,3 @@ def _by_table(entries: Sequence[Any]) -> list[tuple[Any, list[int]]]:
 
 def _portions(numbers: Sequence[int], most: int) -> list[Sequence[int]]:
     return [numbers[begun : begun + most] for begun in range(0, len(numbers), most)]
-
-
-def _sha(script: str) -> str:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-
-
-_WRITE_ROWS_SHA = _sha(_WRITE_ROWS)
-_READ_ROWS_SHA = _sha(_READ_ROWS)
-_MOVE_POSITION_SHA = _sha(_MOVE_POSITION)
