@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import redis
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -138,6 +139,13 @@ class Ground:
             return False
         return True
 
+    def sum_of_counters(self) -> int:
+        """Return the sum of all values in Redis, which must be whole numbers: what a peer has counted."""
+        with redis.Redis.from_url(self.redis_url, socket_timeout=300.0) as client:
+            keys: list[Any] = list(client.scan_iter(count=10_000))
+            values: Any = client.mget(keys) if keys else []
+            return sum(map(int, values))
+
     def _forget_groups(self) -> bool:
         for outcome in self._admin.delete_consumer_groups([COMPONENT, PLAIN_GROUP]).values():
             try:
@@ -212,6 +220,9 @@ def prepared_ground(home: Path, bootstrap: str | None, redis_url: str | None, sa
         ground = Ground(broker.bootstrap, store.url, home, data, broker.version, store.version, pids)
         try:
             yield ground
+            if len(pids) < 2:
+                # Nothing of the benchmark is left on servers that are given.
+                ground.empty()
         finally:
             ground.close()
 

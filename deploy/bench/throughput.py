@@ -80,7 +80,7 @@ def measure_quix(ground: Ground, clicks: int, python: Path, mode: QuixMode, name
     command.append(f"headrace-bench-{name}")
     tell(f"Quix Streams ({mode}): {events:,} events")
     try:
-        return _peer(MeasuredProcess(command, ground.home / "logs" / "quix.log"), events)
+        return _peer(ground, MeasuredProcess(command, ground.home / "logs" / "quix.log"), events)
     finally:
         shutil.rmtree(state, ignore_errors=True)
 
@@ -93,7 +93,7 @@ def measure_faust(ground: Ground, clicks: int, name: str, tell: Tell) -> Rate:
     command += [CLICKS.name, str(events), str(data), f"headrace-bench-{name}"]
     tell(f"Faust: {events:,} events")
     try:
-        return _peer(MeasuredProcess(command, ground.home / "logs" / "faust.log"), events)
+        return _peer(ground, MeasuredProcess(command, ground.home / "logs" / "faust.log"), events)
     finally:
         shutil.rmtree(data, ignore_errors=True)
 
@@ -103,11 +103,14 @@ def limit_s(events: int) -> float:
     return PATIENCE_S + events / SLOWEST_PER_S
 
 
-def _peer(process: MeasuredProcess, events: int) -> Rate:
+def _peer(ground: Ground, process: MeasuredProcess, events: int) -> Rate:
     try:
         found = process.result(limit_s(events))
     finally:
         process.stop()
+    counted = ground.sum_of_counters()
+    if counted != events:
+        raise Invalid(f"a peer was given {events} events and its counters in Redis come to {counted}; see {process.log}")
     return Rate(events, found["finished_s"] - found["started_s"], found["cpu_s"])
 
 
