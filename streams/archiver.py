@@ -135,6 +135,9 @@ class Archiver:
             expected = self._expected.get(place, offset)
             metrics.VERSIONS_MISSED.labels(archived.view.name).inc(max(0, offset - expected))
             self._expected[place] = offset + 1
+            if record.value() is None:
+                # A switch to other rows takes entities back that those do not know; what was readable before stays so.
+                continue
             try:
                 versions.append((offset, decode(archived.kind, record.value(), record.headers())))
             except InvalidMessage as error:

@@ -120,7 +120,8 @@ def _restore(
 
 def reach(row: Row) -> int:
     """Return how far a row has come: of two rows of the same entity, the one that holds more events of a source has more of it."""
-    return sum(row.offsets.values())
+    # The first offset is 0, and must count for something.
+    return sum(offset + 1 for offset in row.offsets.values())
 
 
 def _write_newer(store: OnlineStore, table: RowTable[Any], rows: Sequence[Any]) -> None:

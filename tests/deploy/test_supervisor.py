@@ -37,10 +37,10 @@ def test_a_killed_part_is_started_again_and_says_so(settings: Settings) -> None:
 
 def test_a_part_that_does_not_come_up_is_told_with_the_end_of_its_log(settings: Settings) -> None:
     wrong = Settings(kafka=settings.kafka, redis="unix:///nowhere/redis.sock", home=settings.home)
-    supervisor = Supervisor(wrong, ["gateway"], lambda text: None)
+    supervisor = Supervisor(wrong, ["feature-worker"], lambda text: None)
     supervisor.start()
     try:
-        with pytest.raises(PartFailed, match="gateway is not ready: ") as failure:
+        with pytest.raises(PartFailed, match="feature-worker is not ready: ") as failure:
             supervisor.wait_until_ready(25.0, lambda ready: None)
     finally:
         supervisor.stop()
