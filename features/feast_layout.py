@@ -165,31 +165,46 @@ def _string(value: str) -> bytes:
     return b"\x12" + _varint(len(raw)) + raw
 
 
-def _list(kind: str) -> Callable[[Sequence[Any]], bytes]:
-    def encoded(values: Sequence[Any]) -> bytes:
-        message = _Value()
-        part = getattr(message, kind)
-        if values:
-            part.val.extend(values)
-        else:
-            # An empty list would otherwise be no list, and be read back as none.
-            part.SetInParent()
-        return bytes(message.SerializeToString())
-
-    # Most rows have few panes with few events: the same short lists again and again.
-    known = lru_cache(50_000)(lambda values: encoded(values))
-
-    def short_or_long(values: Sequence[Any]) -> bytes:
-        return known(tuple(values)) if len(values) <= _SHORT else encoded(values)
-
-    return short_or_long
+def _ints(values: Sequence[int]) -> bytes:
+    if len(values) == 1:
+        # Most rows have one pane: spared the message that longer lists are made with.
+        number = _varint(values[0])
+        return b"\x72" + _READY[len(number) + 2] + b"\n" + _READY[len(number)] + number
+    message = _Value()
+    part = message.int64_list_val
+    if values:
+        part.val.extend(values)
+    else:
+        # An empty list would otherwise be no list, and be read back as none.
+        part.SetInParent()
+    return bytes(message.SerializeToString())
 
 
-_SHORT = 3
+def _doubles(values: Sequence[float]) -> bytes:
+    if not values:
+        return b"\x7a\x00"
+    packed = struct.pack(f"<{len(values)}d", *values)
+    inner = b"\n" + _varint(len(packed)) + packed
+    return b"\x7a" + _varint(len(inner)) + inner
+
+
+def _strings(values: Sequence[str]) -> bytes:
+    inner = b"".join([_list_string(value) for value in values])
+    return b"\x62" + _varint(len(inner)) + inner
+
+
+@lru_cache(100_000)
+def _list_string(value: str) -> bytes:
+    # Items, kinds and categories come again and again.
+    raw = value.encode()
+    return b"\n" + _varint(len(raw)) + raw
+
 
 _ENCODERS: dict[str, Callable[[Any], bytes]] = {
     "int64_val": _int,
     "double_val": _double,
     "string_val": _string,
-    **{kind: _list(kind) for kind in ("int64_list_val", "double_list_val", "string_list_val")},
+    "int64_list_val": _ints,
+    "double_list_val": _doubles,
+    "string_list_val": _strings,
 }

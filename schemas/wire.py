@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -141,7 +141,11 @@ def kebab(name: str) -> str:
 
 
 def _minor_version(kind: type[Struct], headers: AnyHeaders) -> int:
-    schema = header(headers, "ce_dataschema")
+    return _minor_version_of(kind, header(headers, "ce_dataschema"))
+
+
+@lru_cache(1000)
+def _minor_version_of(kind: type[Struct], schema: str | None) -> int:
     prefix = f"urn:headrace:{kebab(kind.__name__)}:"
     if schema is None or not schema.startswith(prefix):
         return SCHEMA_MINOR

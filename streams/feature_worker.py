@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 COMPONENT = "feature-worker"
 LARGEST_BATCH = 2000
-PATIENCE_MS = 5
 ITEM_LINGER_MS = 50
 COMMIT_EVERY_S = 0.5
 CHECK_EVERY_S = 1.0
@@ -70,7 +69,7 @@ class FeatureWorker:
         from_events: bool = False,
     ) -> None:
         """With `from_events` all retained events are read again after a restore, not those of the last day alone."""
-        self._consumer = kafka.consumer(bootstrap, COMPONENT, group=COMPONENT, instance=instance, patience_ms=PATIENCE_MS)
+        self._consumer = kafka.consumer(bootstrap, COMPONENT, group=COMPONENT, instance=instance)
         self._producer = kafka.producer(bootstrap, COMPONENT)
         # Nobody waits for item rows, so these gather for longer, into fewer requests. A change never times out by itself, since
         # a later one that came through would tell the item's row that it has taken in all before it.

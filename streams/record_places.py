@@ -1,5 +1,7 @@
 """Where records lie in Kafka, in the words that rows use."""
 
+from functools import cache
+
 from confluent_kafka import Message, TopicPartition
 
 from headrace.features.place import Place
@@ -7,14 +9,20 @@ from headrace.features.place import Place
 
 def place_of(record: Message) -> Place:
     """Return the place of a record that was read. Raises ValueError for one that was not."""
-    return Place(source_of(record), offset_of(record), max(0, record.timestamp()[1]))
+    time_ms = record.timestamp()[1]
+    return Place(_source(record.topic(), record.partition()), offset_of(record), time_ms if time_ms > 0 else 0)
 
 
 def source_of(place: Message | TopicPartition) -> str:
     """Return 'topic/partition'."""
     if isinstance(place, TopicPartition):
         return f"{place.topic}/{place.partition}"
-    return f"{place.topic()}/{place.partition()}"
+    return _source(place.topic(), place.partition())
+
+
+@cache
+def _source(topic: str | None, partition: int | None) -> str:
+    return f"{topic}/{partition}"
 
 
 def partition_of(source: str, offset: int) -> TopicPartition:
