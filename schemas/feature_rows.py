@@ -16,14 +16,14 @@ Kind = Literal["view", "cart", "purchase"]
 Step = tuple[str, str]
 
 
-class Cause(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Cause(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """The newest event that a message follows from. `published_ms` is the time at which its publisher sent it."""
 
     event_id: Id
     published_ms: TimeMs
 
 
-class HistoryEntry(Struct, frozen=True, array_like=True):
+class HistoryEntry(Struct, frozen=True, array_like=True, gc=False):
     """One step of a shopper: what was touched, how, and the event's own time; price and category where the event told them."""
 
     item_id: Id
@@ -33,7 +33,7 @@ class HistoryEntry(Struct, frozen=True, array_like=True):
     category: ShortText | None = None
 
 
-class Pane(Struct, frozen=True, array_like=True):
+class Pane(Struct, frozen=True, array_like=True, gc=False):
     """What happened in one piece of time, which begins at `start_ms`; `amount` is spend or revenue, not converted.
 
     `features/windows.py` tells how long a pane is and how windows are made of them.
@@ -46,7 +46,7 @@ class Pane(Struct, frozen=True, array_like=True):
     amount: float = 0.0
 
 
-class UserRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UserRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """What is known of one shopper. `history` holds the last 50 steps, oldest first; `steps` counts all there ever were.
 
     Decayed counts halve every 7 days of event time and are valid at `updated_ms`. By source partition: `offsets` holds the last
@@ -77,7 +77,7 @@ class UserRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cause: Cause | None = None
 
 
-class ItemChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class ItemChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """What one event did to one item, sent on by the worker that owns the shopper to the one that owns the item.
 
     `source` is the topic and partition ('clicks/3') and `offset` the place of the event itself. An event touches an
@@ -97,7 +97,7 @@ class ItemChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     category: ShortText | None = None
 
 
-class ItemRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ItemRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """What is known of one item. The decayed counts halve every 24 h of event time and are valid at `updated_ms`.
 
     `price` and `category` are those of the newest event that told them, at `price_ms` and `category_ms`. `offsets` and
@@ -126,7 +126,7 @@ class ItemRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     newest_ms: NewestTimes = {}
 
 
-class SessionRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SessionRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """What is known of one visit, by the session id that its events carry. It lives in the online store only.
 
     It knows the events that were sent twice by itself, as a user row does, so that it can be made anew from its events alone.

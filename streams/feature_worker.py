@@ -13,7 +13,6 @@ refuses or is away, the worker waits: what is published is safe in Kafka.
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import redis
@@ -27,8 +26,9 @@ from headrace.schemas import Click, Event, InvalidMessage, ItemChange, Purchase,
 from headrace.schemas.topics import CLICKS, ITEM_CHANGES, ITEM_FEATURES, PURCHASES, USER_FEATURES, Topic
 from headrace.schemas.wire import now_ms
 from headrace.streams import kafka, metrics
+from headrace.streams.acknowledged_commits import AcknowledgedCommits
 from headrace.streams.dead_letters import DeadLetters
-from headrace.streams.record_places import partition_of, place_of, source_of
+from headrace.streams.record_places import place_of, source_of
 from headrace.streams.restore import DEFINITIONS_HEADER
 from headrace.streams.starting_places import StartingPlaces
 
@@ -41,7 +41,6 @@ COMMIT_EVERY_S = 0.5
 CHECK_EVERY_S = 1.0
 SAMPLED = 200
 STORE_WAIT_S = 0.5
-_NO_LONGER_OURS = {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS}
 SOURCES = (CLICKS, PURCHASES, ITEM_CHANGES)
 
 
@@ -69,19 +68,19 @@ class FeatureWorker:
         from_events: bool = False,
     ) -> None:
         """With `from_events` all retained events are read again after a restore, not those of the last day alone."""
-        self._consumer = kafka.consumer(bootstrap, COMPONENT, group=COMPONENT, instance=instance)
         self._producer = kafka.producer(bootstrap, COMPONENT)
         # Nobody waits for item rows, so these gather for longer, into fewer requests. A change never times out by itself, since
         # a later one that came through would tell the item's row that it has taken in all before it.
         self._item_producer = kafka.producer(bootstrap, f"{COMPONENT}-items", **{"linger.ms": ITEM_LINGER_MS, "delivery.timeout.ms": 0})
         self._dead_letters = DeadLetters(self._producer, COMPONENT)
+        # What is read again after a crash is always among the events by which a row knows what it counted.
+        self._commits = AcknowledgedCommits(REMEMBERED, self._dead_letters.confirm)
+        self._consumer = kafka.consumer(bootstrap, COMPONENT, group=COMPONENT, instance=instance, on_commit=self._commits.committed)
         self._store = store
         self._clock = clock
         self._definitions = definitions or fingerprint()
-        self._starting = StartingPlaces(bootstrap, self._consumer, store, self._definitions, clock, from_events=from_events)
+        self._starting = StartingPlaces(bootstrap, COMPONENT, store, self._definitions, clock, from_events=from_events)
         self._folder = RowFolder(store)
-        self._done: dict[str, int] = {}
-        self._uncommitted: Counter[tuple[str, str]] = Counter()
         self._committed_at = self._checked_at = time.monotonic()
         self._owned: list[TopicPartition] = []
         self._placed = False
@@ -127,7 +126,9 @@ class FeatureWorker:
             self._item_producer.poll(0)
             now_s = time.monotonic()
             if now_s - self._committed_at > COMMIT_EVERY_S:
-                self.commit()
+                self._committed_at = now_s
+                self._close_stretch()
+            self._commits.commit_ready(self._consumer)
             if now_s - self._checked_at > CHECK_EVERY_S:
                 self._check()
         except StoreBehind as error:
@@ -145,39 +146,25 @@ class FeatureWorker:
 
     def commit(self) -> None:
         """Wait until all that was sent is acknowledged, then commit. Raises KafkaException where the broker does not answer."""
-        self._committed_at = time.monotonic()
-        if not self._done:
-            return
         if self._producer.flush(30.0) or self._item_producer.flush(30.0):
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "rows are not acknowledged after 30 s; their offsets stay uncommitted"))
-        self._dead_letters.confirm()
-        offsets = [partition_of(source, offset + 1) for source, offset in self._done.items()]
-        try:
-            self._consumer.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as error:
-            if error.args[0].code() not in _NO_LONGER_OURS:
-                raise
-            # Paused for too long, or in the middle of a rebalance: the next poll tells what is ours.
-            log.warning("the group has moved on; nothing is committed", extra={"reason": str(error)})
+        if not self._commits.commit_all(self._consumer):
+            # The next poll tells what is ours.
             self._forget()
-        self._done.clear()
-        self._uncommitted.clear()
+
+    def _close_stretch(self) -> None:
+        if not self._commits.close_stretch():
+            self.commit()
 
     def _portions(self, records: Sequence[Message]) -> Iterable[Sequence[Message]]:
-        """Yield the records in portions, with a commit between them where one shopper has more than a row remembers.
-
-        What is read again after a crash is then always among the events by which the row knows what it counted.
-        """
+        """Yield the records in portions, with a new stretch between them where one has enough of one shopper."""
         begun = 0
         for number, record in enumerate(records):
-            if record.topic() == ITEM_CHANGES.name:
-                continue
-            key = record.topic() or "", str(record.key())
-            self._uncommitted[key] += 1
-            if self._uncommitted[key] >= REMEMBERED:
+            topic = record.topic()
+            if topic != ITEM_CHANGES.name and self._commits.is_full_after((topic or "", record.key() or b"")):
                 yield records[begun : number + 1]
                 begun = number + 1
-                self.commit()
+                self._close_stretch()
         if begun < len(records):
             yield records[begun:]
 
@@ -204,7 +191,7 @@ class FeatureWorker:
         metrics.FEATURE_WRITE.observe(time.perf_counter() - started_s)
         self._observe(arrivals, taken)
         self._send(taken, traces)
-        self._done |= reached
+        self._commits.done(reached)
 
     def _event(self, record: Message) -> Event:
         kind: type[Click] | type[Purchase] = Click if record.topic() == CLICKS.name else Purchase
@@ -237,9 +224,11 @@ class FeatureWorker:
         attributes = [("traceparent", value) for name, value in _headers(cause) if name == "traceparent"]
         if topic is not ITEM_CHANGES:
             attributes.append((DEFINITIONS_HEADER, self._definitions))
+        stretch = self._commits.current
         while True:
             try:
-                producer.produce(topic.name, body, key, headers=attributes, on_delivery=kafka.must_arrive)
+                producer.produce(topic.name, body, key, headers=attributes, on_delivery=stretch.answered)
+                stretch.waiting += 1
                 return
             except BufferError:
                 producer.poll(0.05)
@@ -280,8 +269,7 @@ class FeatureWorker:
     def _begin_anew(self) -> None:
         """Take back what is not committed, and find out again where to begin."""
         self._placed = False
-        self._done.clear()
-        self._uncommitted.clear()
+        self._commits.forget()
 
     def _told_of_store(self, error: redis.RedisError | None) -> None:
         """Say once that the store is down, and once that it is there again."""

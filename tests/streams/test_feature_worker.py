@@ -109,7 +109,7 @@ def test_a_worker_that_dies_before_its_commit_leaves_rows_that_its_successor_doe
     # Everything is written and sent, nothing is committed beyond what the first half second allowed: all of it comes again.
     first._producer.flush()
     first._item_producer.flush()
-    first._done.clear()
+    first._commits.forget()
     close(first, commit=False)
     second = FeatureWorker(published, store)
     for _ in range(30):
