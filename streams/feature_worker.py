@@ -75,7 +75,10 @@ class FeatureWorker:
         self._dead_letters = DeadLetters(self._producer, COMPONENT)
         # What is read again after a crash is always among the events by which a row knows what it counted.
         self._commits = AcknowledgedCommits(REMEMBERED, self._dead_letters.confirm)
-        self._consumer = kafka.consumer(bootstrap, COMPONENT, group=COMPONENT, instance=instance, on_commit=self._commits.committed)
+        # News is fetched at once. A fetch that finds none is soon over, since newly assigned partitions wait behind it.
+        self._consumer = kafka.consumer(
+            bootstrap, COMPONENT, group=COMPONENT, instance=instance, **{"on_commit": self._commits.committed, "fetch.wait.max.ms": 100}
+        )
         self._store = store
         self._clock = clock
         self._definitions = definitions or fingerprint()
