@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import redis
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -76,9 +77,8 @@ class FeatureWorker:
         # What is read again after a crash is always among the events by which a row knows what it counted.
         self._commits = AcknowledgedCommits(REMEMBERED, self._dead_letters.confirm)
         # News is fetched at once. A fetch that finds none is soon over, since newly assigned partitions wait behind it.
-        self._consumer = kafka.consumer(
-            bootstrap, COMPONENT, group=COMPONENT, instance=instance, **{"on_commit": self._commits.committed, "fetch.wait.max.ms": 100}
-        )
+        settings: dict[str, Any] = {"on_commit": self._commits.committed, "fetch.wait.max.ms": 100}
+        self._consumer = kafka.consumer(bootstrap, COMPONENT, group=COMPONENT, instance=instance, **settings)
         self._store = store
         self._clock = clock
         self._definitions = definitions or fingerprint()
