@@ -21,6 +21,7 @@ def bench(home: Path, *arguments: str, **variables: str) -> "subprocess.Complete
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=580, env=environment, check=False)
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_every_figure_of_the_feature_side_is_measured_and_written_with_its_samples(tmp_path: Path) -> None:
     if QUIX.exists():
@@ -49,6 +50,15 @@ def test_every_figure_of_the_feature_side_is_measured_and_written_with_its_sampl
     assert {"latency", "throughput", "reads", "growth", "two-workers"} <= found["notes"].keys()
     assert "readable at 500/s, p50" in result.stdout
     assert list((tmp_path / "bench").glob("data-*")) == []
+
+
+def test_reads_alone_are_measured_where_only_they_are_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    result = bench(tmp_path, *TINY, "--only", "reads", "--reads-share", "0.01", "--json", str(file))
+    assert result.returncode == 0, result.stderr
+    found = json.loads(file.read_text())
+    assert all(found[name] > 0 for name in ("read_ratio_1", "read_ratio_100", "read_ratio_500"))
+    assert found["events_per_s"] is None
 
 
 def test_servers_that_are_given_are_not_emptied_without_a_yes(tmp_path: Path) -> None:

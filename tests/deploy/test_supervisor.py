@@ -41,7 +41,7 @@ def test_a_part_that_does_not_come_up_is_told_with_the_end_of_its_log(settings: 
     supervisor.start()
     try:
         with pytest.raises(PartFailed, match="feature-worker is not ready: ") as failure:
-            supervisor.wait_until_ready(25.0, lambda ready: None)
+            supervisor.wait_until_ready(12.0, lambda ready: None)
     finally:
         supervisor.stop()
     assert "redis" in str(failure.value).lower()

@@ -257,7 +257,7 @@ def test_small_files_are_merged_and_removed_when_their_readers_are_done(
     archiver, sent = started(), 0
     now_s = 0.0
     archiver._clock = lambda: now_s
-    for _ in range(30):
+    for _ in range(16):
         changelogs.send(24, step_ms=10)
         take_in(archiver, 48)
         archiver.flush()
