@@ -145,6 +145,9 @@ class RowFolder:
         for entity, old in before.items():
             table, key = entity
             row = self._rows[entity]
+            if row is old and table is store.sessions:
+                # Nothing follows from it, so nobody needs its JSON.
+                continue
             body = encode(row)
             if row is not old:
                 writes.append(RowWrite(table, old, row, body))

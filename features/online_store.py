@@ -158,7 +158,7 @@ class OnlineStore:
                 yield "MGET", *(POSITION_KEY + source for source in sources)
             for table, part in parts:
                 keys = [table.key(wanted[number][1]) for number in part]
-                yield "EVALSHA", READ_ROWS_SHA, len(keys), *keys, table.row_field
+                yield "EVALSHA", READ_ROWS_SHA, len(keys), *keys, *[table.row_field] * len(keys)
 
         _, *answers = self._ask(commands)
         held = answers.pop(0) if sources else []

@@ -5,7 +5,6 @@ time of asking, is computed when it is looked at: a model that names ten feature
 to Feast's own `get_online_features`.
 """
 
-import hashlib
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from itertools import chain
 from typing import Any
@@ -17,19 +16,13 @@ from headrace.features.asked import AnyUser, AskedView, age_ms, is_over, taste_o
 from headrace.features.columns import ITEMS, SESSIONS, USERS, View
 from headrace.features.feast_layout import RowTable
 from headrace.features.online_store import OnlineStore
+from headrace.features.redis_scripts import READ_ROWS, READ_ROWS_SHA
 from headrace.features.services import Service
 from headrace.features.stored_rows import StoredItem, StoredSession, StoredUser
 from headrace.features.taste import Taste
 
 # While a command runs, Redis answers nobody else: under a millisecond for so many rows.
 ROWS_A_COMMAND = 256
-# KEYS: rows. ARGV: a field of each. Returns what these hold.
-_READ_ROWS = b"""
-local found = {}
-for number, key in ipairs(KEYS) do found[number] = redis.call('HGET', key, ARGV[number]) end
-return found
-"""
-_READ_ROWS_SHA = hashlib.sha1(_READ_ROWS, usedforsecurity=False).hexdigest()
 _KINDS: dict[str, type[Any]] = {USERS.name: StoredUser, ITEMS.name: StoredItem, SESSIONS.name: StoredSession}
 
 
@@ -79,15 +72,15 @@ class FeatureReader:
             with self._client.pipeline(transaction=False) as pipe:
                 for begun in range(0, len(keys), ROWS_A_COMMAND):
                     part = slice(begun, begun + ROWS_A_COMMAND)
-                    pipe.execute_command("EVAL", _READ_ROWS, len(keys[part]), *keys[part], *fields[part])
+                    pipe.execute_command("EVAL", READ_ROWS, len(keys[part]), *keys[part], *fields[part])
                 return [body for bodies in pipe.execute() for body in bodies]
         if not keys:
             return []
         try:
-            found: list[bytes | None] = self._client.execute_command("EVALSHA", _READ_ROWS_SHA, len(keys), *keys, *fields)
+            found: list[bytes | None] = self._client.execute_command("EVALSHA", READ_ROWS_SHA, len(keys), *keys, *fields)
         except NoScriptError:
             # The server was started anew; from here on it knows the script.
-            found = self._client.execute_command("EVAL", _READ_ROWS, len(keys), *keys, *fields)
+            found = self._client.execute_command("EVAL", READ_ROWS, len(keys), *keys, *fields)
         return found
 
     @staticmethod

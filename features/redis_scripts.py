@@ -23,10 +23,10 @@ for number, key in ipairs(KEYS) do
 end
 return done
 """
-# KEYS: rows. ARGV: a field. Returns what it holds in each.
+# KEYS: rows. ARGV: a field of each. Returns what these hold.
 READ_ROWS = """
 local found = {}
-for number, key in ipairs(KEYS) do found[number] = redis.call('HGET', key, ARGV[1]) end
+for number, key in ipairs(KEYS) do found[number] = redis.call('HGET', key, ARGV[number]) end
 return found
 """
 # KEYS: the position. ARGV: what it must have reached, or nothing; the new one; the key of the generation and what it must hold.

@@ -23,13 +23,13 @@ from headrace.features.fingerprint import fingerprint
 from headrace.features.folding import Arrival, RowFolder, Taken
 from headrace.features.online_store import OnlineStore, StoreBehind
 from headrace.features.place import REMEMBERED
-from headrace.schemas import Click, Event, InvalidMessage, ItemChange, Purchase, check_event, decode, encode, shopper_id
+from headrace.schemas import Event, InvalidMessage, ItemChange, check_event, decode, encode, shopper_id
 from headrace.schemas.topics import CLICKS, ITEM_CHANGES, ITEM_FEATURES, PURCHASES, USER_FEATURES, Topic
-from headrace.schemas.wire import now_ms
+from headrace.schemas.wire import Headers, header, now_ms
 from headrace.streams import kafka, metrics
 from headrace.streams.acknowledged_commits import AcknowledgedCommits
 from headrace.streams.dead_letters import DeadLetters
-from headrace.streams.record_places import place_of, source_of
+from headrace.streams.record_places import event_of, place_of, source_of
 from headrace.streams.restore import DEFINITIONS_HEADER
 from headrace.streams.starting_places import StartingPlaces
 
@@ -197,8 +197,7 @@ class FeatureWorker:
         self._commits.done(reached)
 
     def _event(self, record: Message) -> Event:
-        kind: type[Click] | type[Purchase] = Click if record.topic() == CLICKS.name else Purchase
-        event: Event = decode(kind, record.value(), record.headers())
+        event = event_of(record)
         check_event(event, self._clock())
         return event
 
@@ -224,7 +223,8 @@ class FeatureWorker:
             self._produce(self._item_producer, ITEM_FEATURES, key, body, None)
 
     def _produce(self, producer: Producer, topic: Topic, key: str, body: bytes, cause: Message | None) -> None:
-        attributes = [("traceparent", value) for name, value in _headers(cause) if name == "traceparent"]
+        trace = header(cause.headers(), "traceparent") if cause is not None else None
+        attributes: Headers = [] if trace is None else [("traceparent", trace)]
         if topic is not ITEM_CHANGES:
             attributes.append((DEFINITIONS_HEADER, self._definitions))
         stretch = self._commits.current
@@ -302,8 +302,3 @@ class FeatureWorker:
         self._owned, self._behind = [], set()
         self._begin_anew()
         self._folder.start_from({})
-
-
-def _headers(record: Message | None) -> Iterable[tuple[str, str | bytes | None]]:
-    found = record.headers() if record is not None else None
-    return (found.items() if isinstance(found, dict) else found) or ()

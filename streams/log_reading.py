@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from headrace.schemas.topics import Topic
 from headrace.streams import kafka
+from headrace.streams.record_places import partition_of, source_of
 
 RECORDS_AT_ONCE = 5000
 SILENCE_S = 60.0
@@ -45,8 +46,8 @@ class LogReader:
 
     def first_since(self, sources: Sequence[str], time_ms: int) -> dict[str, int]:
         """Return by source the first offset published at `time_ms` or later; sources without any are left out."""
-        found = self._consumer.offsets_for_times([_partition(source, time_ms) for source in sources], timeout=30.0)
-        return {f"{place.topic}/{place.partition}": place.offset for place in found if place.offset >= 0}
+        found = self._consumer.offsets_for_times([partition_of(source, time_ms) for source in sources], timeout=30.0)
+        return {source_of(place): place.offset for place in found if place.offset >= 0}
 
     def records(self, stretches: Stretches, progress: Callable[[int, int], object]) -> Iterator[list[Message]]:
         """Yield the records of these stretches in portions; each partition's come in their order.
@@ -57,7 +58,7 @@ class LogReader:
         if not waiting:
             return
         total, done = sum(high - stretches[source][0] for source, high in waiting.items()), 0
-        self._consumer.assign([_partition(source, stretches[source][0]) for source in waiting])
+        self._consumer.assign([partition_of(source, stretches[source][0]) for source in waiting])
         heard_s = time.monotonic()
         while waiting:
             records = self._portion(waiting)
@@ -90,15 +91,5 @@ class LogReader:
                 raise KafkaException(error)
         for source in through & waiting.keys():
             del waiting[source]
-            self._consumer.pause([_partition(source, 0)])
+            self._consumer.pause([partition_of(source, 0)])
         return records
-
-
-def source_of(record: Message) -> str:
-    """Return the topic and partition of a record as 'clicks/3'."""
-    return f"{record.topic()}/{record.partition()}"
-
-
-def _partition(source: str, offset: int) -> TopicPartition:
-    topic, _, number = source.rpartition("/")
-    return TopicPartition(topic, int(number), offset)

@@ -1,10 +1,19 @@
-"""Where records lie in Kafka, in the words that rows use."""
+"""What a record of `clicks` or `purchases` holds, and where records lie in Kafka, in the words that rows use."""
 
 from functools import cache
 
 from confluent_kafka import Message, TopicPartition
 
 from headrace.features.place import Place
+from headrace.schemas import Click, Event, Purchase, decode
+from headrace.schemas.topics import CLICKS
+
+
+def event_of(record: Message) -> Event:
+    """Return the event that a record of `clicks` or `purchases` holds. Raises InvalidMessage."""
+    kind: type[Click] | type[Purchase] = Click if record.topic() == CLICKS.name else Purchase
+    event: Event = decode(kind, record.value(), record.headers())
+    return event
 
 
 def place_of(record: Message) -> Place:

@@ -19,11 +19,11 @@ from headrace.features.folding import Arrival, RowFolder
 from headrace.features.online_store import OnlineStore, StoreBehind
 from headrace.features.place import Place
 from headrace.features.shadow import Shadow, begin_generation, write_shadow
-from headrace.schemas import Click, Event, InvalidMessage, ItemChange, Purchase, check_event, decode
+from headrace.schemas import Event, InvalidMessage, ItemChange, check_event
 from headrace.schemas.topics import CLICKS, ITEM_CHANGES, PURCHASES, Topic
 from headrace.schemas.wire import now_ms
 from headrace.streams import kafka
-from headrace.streams.record_places import offset_of, partition_of, place_of, source_of
+from headrace.streams.record_places import event_of, offset_of, partition_of, place_of, source_of
 
 COMPONENT = "feature-replay"
 EVENTS = (CLICKS, PURCHASES)
@@ -161,8 +161,7 @@ class _Replay:
 
 
 def _event(record: Message, place: Place) -> Event:
-    kind: type[Click] | type[Purchase] = Click if record.topic() == CLICKS.name else Purchase
-    event: Event = decode(kind, record.value(), record.headers())
+    event = event_of(record)
     # What lay in the future when it was published was refused then, though its time may have come since.
     check_event(event, place.published_ms)
     return event

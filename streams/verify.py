@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Message, TopicPartition
+from confluent_kafka import TopicPartition
 from msgspec import Struct
 
 from headrace.features import oracle
@@ -25,13 +25,14 @@ from headrace.features.place import Place
 from headrace.features.row_check import Difference
 from headrace.features.row_comparison import Comparison
 from headrace.features.shadow import read_shadow
-from headrace.schemas import Click, Event, InvalidMessage, ItemChange, Purchase, check_event, decode
+from headrace.schemas import Event, InvalidMessage, ItemChange, check_event, decode
 from headrace.schemas.dead_letters import DeadLetter
 from headrace.schemas.topics import CLICKS, DEAD_LETTERS, ITEM_CHANGES, PURCHASES
 from headrace.schemas.wire import MAX_FUTURE_MS, now_ms
 from headrace.streams import kafka
 from headrace.streams.feature_worker import COMPONENT
-from headrace.streams.log_reading import LogReader, source_of
+from headrace.streams.log_reading import LogReader
+from headrace.streams.record_places import event_of, place_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -154,9 +155,9 @@ class _Verification:
         for records in self._log.records(stretches, partial(self._progress, "reading events")):
             arrivals: list[tuple[Event, Place]] = []
             for record in records:
-                place = Place(source_of(record), record.offset() or 0, max(0, record.timestamp()[1]))
+                place = place_of(record)
                 try:
-                    event = _event(record)
+                    event = event_of(record)
                     check_event(event, clock_ms)
                 except InvalidMessage:
                     continue
@@ -257,9 +258,3 @@ def _committed(bootstrap: str, group: str, sources: list[str]) -> dict[str, int]
 def _after(position: int | None) -> int:
     """Return the first offset that a position does not cover."""
     return 0 if position is None else position + 1
-
-
-def _event(record: Message) -> Event:
-    kind: type[Click] | type[Purchase] = Click if record.topic() == CLICKS.name else Purchase
-    event: Event = decode(kind, record.value(), record.headers())
-    return event
