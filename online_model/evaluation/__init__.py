@@ -1,0 +1,1 @@
+"""Test-then-learn (prequential) evaluation: each step of a stream is first predicted, then learned."""
