@@ -1,24 +1,35 @@
-"""A causal Transformer over a shopper's last steps (SASRec; Kang and McAuley, ICDM 2018), input and output table shared."""
+"""A causal Transformer over a shopper's last steps (SASRec; Kang and McAuley, ICDM 2018) with a cosine softmax.
 
-from collections.abc import Sequence
+Item vectors and history vectors are of length 1 and a logit is their product times a temperature (NISER; Gupta et al., 2019): so an
+item that is seldom seen, and whose vector has not grown, is not ranked below the popular ones for that alone. One table of items
+serves as input and as output. How, when, for what price and in which category an item was touched is added to its vector.
+"""
+
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-KINDS = ("view", "cart", "purchase")
-UNKNOWN = 0
+from headrace.online_model.step_batch import GAPS, KIND_ROWS, PRICES, UNKNOWN, StepBatch, encode
+
+__all__ = ["KIND_ROWS", "UNKNOWN", "NextItemTransformer", "StepBatch", "TransformerShape", "encode", "last_vectors"]
 
 
 @dataclass(frozen=True)
 class TransformerShape:
-    """Sizes of the network. `length` is the number of steps it sees."""
+    """Sizes of the network. `length` is the number of steps it sees, `categories` the rows into which categories are hashed.
+
+    `temperature` is what cosines are multiplied by to become logits; `dropout` is the share left out, in training only.
+    """
 
     width: int = 64
-    layers: int = 2
+    layers: int = 1
     heads: int = 2
     length: int = 20
+    categories: int = 1024
+    temperature: float = 10.0
+    dropout: float = 0.1
 
     def as_metadata(self) -> dict[str, str]:
         """Return the sizes as strings, as safetensors keeps them."""
@@ -36,6 +47,7 @@ class Block(nn.Module):
         self.attention_out = nn.Linear(shape.width, shape.width)
         self.mlp_norm = nn.LayerNorm(shape.width)
         self.mlp = nn.Sequential(nn.Linear(shape.width, 2 * shape.width), nn.GELU(), nn.Linear(2 * shape.width, shape.width))
+        self.dropout = nn.Dropout(shape.dropout)
 
     def forward(self, steps: Tensor) -> Tensor:
         """Map (batch, length, width) to the same shape."""
@@ -43,42 +55,59 @@ class Block(nn.Module):
         mixed = self.query_key_value(self.attention_norm(steps)).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = mixed.permute(2, 0, 3, 1, 4)
         attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        steps = steps + self.attention_out(attended.transpose(1, 2).reshape(batch, length, width))
-        out: Tensor = steps + self.mlp(self.mlp_norm(steps))
+        steps = steps + self.dropout(self.attention_out(attended.transpose(1, 2).reshape(batch, length, width)))
+        out: Tensor = steps + self.dropout(self.mlp(self.mlp_norm(steps)))
         return out
 
 
 class NextItemTransformer(nn.Module):
-    """Turns histories into vectors whose products with the item table rank the next item.
+    """Turns histories into vectors whose products with the items' unit vectors rank the next item.
 
-    Row 0 of the table stands for unknown items and padding. Histories are padded on the right: causality keeps the padding
-    from touching the steps before it.
+    Row 0 of the table stands for unknown items and padding; whatever it holds, its vector is 0. Histories are padded on the right:
+    causality keeps the padding from touching the steps before it.
     """
 
     def __init__(self, shape: TransformerShape, capacity: int) -> None:
         super().__init__()
         self.shape = shape
         self.items = nn.Embedding(capacity, shape.width, sparse=True)
-        self.kinds = nn.Embedding(len(KINDS), shape.width)
+        self.kinds = nn.Embedding(len(KIND_ROWS), shape.width)
+        self.gaps = nn.Embedding(GAPS, shape.width)
+        self.prices = nn.Embedding(PRICES, shape.width)
+        self.categories = nn.Embedding(shape.categories, shape.width)
         self.positions = nn.Parameter(torch.zeros(shape.length, shape.width))
+        self.dropout = nn.Dropout(shape.dropout)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.out_norm = nn.LayerNorm(shape.width)
         nn.init.normal_(self.items.weight, std=shape.width**-0.5)
-        nn.init.normal_(self.kinds.weight, std=0.02)
-        nn.init.normal_(self.positions, std=0.02)
+        for inputs in (self.kinds.weight, self.gaps.weight, self.prices.weight, self.categories.weight, self.positions):
+            nn.init.normal_(inputs, std=0.02)
 
     @property
     def capacity(self) -> int:
         """The number of rows of the item table."""
         return self.items.num_embeddings
 
-    def forward(self, rows: Tensor, kinds: Tensor) -> Tensor:
-        """Map item rows and kinds, both (batch, length), to vectors (batch, length, width), one for what follows each step."""
-        steps = self.items(rows) + self.kinds(kinds) + self.positions[: rows.shape[1]]
+    def forward(self, steps: StepBatch) -> Tensor:
+        """Map steps to (batch, length, width), a vector for what follows each step; its length is the temperature.
+
+        Its products with `unit_items` are the logits of these items.
+        """
+        return self.follow(self.unit_items(steps.rows), steps)
+
+    def unit_items(self, rows: Tensor) -> Tensor:
+        """Return the vectors, of length 1, of item rows of any shape; that of row 0 is 0."""
+        vectors: Tensor = functional.normalize(self.items(rows), dim=-1)
+        return vectors * (rows != UNKNOWN).unsqueeze(-1)
+
+    def follow(self, items: Tensor, steps: StepBatch) -> Tensor:
+        """Do what `forward` does where the unit vectors of the steps' items, (batch, length, width), are at hand already."""
+        vectors = items + self.kinds(steps.kinds) + self.gaps(steps.gaps) + self.prices(steps.prices)
+        vectors = vectors + self.categories(self._category_rows(steps.categories)) + self.positions[: items.shape[1]]
+        vectors = self.dropout(vectors)
         for block in self.blocks:
-            steps = block(steps)
-        out: Tensor = self.out_norm(steps)
-        return out
+            vectors = block(vectors)
+        return self.shape.temperature * functional.normalize(self.out_norm(vectors), dim=-1)
 
     def grow(self, capacity: int) -> None:
         """Enlarge the item table to `capacity` rows, keeping those that are there."""
@@ -90,24 +119,11 @@ class NextItemTransformer(nn.Module):
         larger[: self.capacity] = table.detach()
         self.items = nn.Embedding(capacity, self.shape.width, sparse=True, _weight=larger)
 
-
-def last_vectors(model: NextItemTransformer, rows: Tensor, kinds: Tensor, lengths: Tensor) -> Tensor:
-    """Return the vector after each history's last step, (batch, width). `lengths` are at least 1."""
-    vectors: Tensor = model(rows, kinds)
-    return vectors[torch.arange(len(rows), device=rows.device), lengths - 1]
+    def _category_rows(self, hashes: Tensor) -> Tensor:
+        return torch.where(hashes > 0, 1 + hashes.remainder(self.shape.categories - 1), 0)
 
 
-def pad(histories: Sequence[Sequence[tuple[int, int]]], length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return item rows and kinds, (batch, longest of them), and the lengths, from the last `length` (row, kind) of each history.
-
-    An empty history becomes a single unknown step.
-    """
-    clipped = [list(history[-length:]) or [(UNKNOWN, 0)] for history in histories]
-    longest = max(map(len, clipped))
-    rows = torch.zeros(len(clipped), longest, dtype=torch.long)
-    kinds = torch.zeros_like(rows)
-    for place, history in enumerate(clipped):
-        steps = torch.tensor(history, dtype=torch.long)
-        rows[place, : len(history)] = steps[:, 0]
-        kinds[place, : len(history)] = steps[:, 1]
-    return rows, kinds, torch.tensor([len(history) for history in clipped])
+def last_vectors(model: NextItemTransformer, steps: StepBatch) -> Tensor:
+    """Return the vector after each history's last step, (batch, width)."""
+    vectors: Tensor = model(steps)
+    return vectors[torch.arange(len(vectors), device=vectors.device), steps.lengths - 1]
