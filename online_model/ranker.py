@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TypeVar, cast
 
+import numpy as np
+
 from headrace.online_model.memory import Covisitation, OwnHistory, Popularity, Scores, SessionNeighbours
 from headrace.online_model.mixture import PARTS, Mixture
-from headrace.online_model.scorer import Batch, Scorer
+from headrace.online_model.scorer import Scored, Scorer, score_with
 from headrace.schemas import HistoryEntry, UserRow
 from headrace.schemas.recommendations import Part
 
@@ -65,6 +67,23 @@ class _Asked:
     weights: Mapping[str, float]
     mixed: Scores
     candidates: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the Transformer says of one history: probabilities of its best items, and of the candidates that it knows."""
+
+    best: dict[str, float]
+    candidates: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What it says of a batch, all by the weights that `version` and `sha256` name."""
+
+    scores: list[_Said]
+    version: int
+    sha256: str
 
 
 class Ranker:
@@ -167,9 +186,13 @@ class Ranker:
                 mixed[number] = mixed.get(number, 0.0) + weight * score
         return _Asked(parts, weights, mixed, {self._names[number]: score for number, score in _best(mixed, CANDIDATES)})
 
-    def _score(self, histories: Sequence[History], candidates: Sequence[Sequence[str]], best: int = TRANSFORMER_BEST) -> Batch:
+    def _score(self, histories: Sequence[History], candidates: Sequence[Sequence[str]], best: int = TRANSFORMER_BEST) -> _Batch:
         """Return the Transformer's probabilities of each history's candidates and of its own best items."""
-        return self.scorer.score([[(entry.item_id, entry.kind) for entry in history] for history in histories], candidates, best)
+        with self.scorer.live() as copy:
+            rows = [np.array([copy.rows.get(item, 0) for item in wanted], np.int64) for wanted in candidates]
+            scores = score_with(copy, histories, rows, best)
+            said = [_said(copy.items, wanted, scored) for wanted, scored in zip(candidates, scores, strict=True)]
+            return _Batch(said, copy.version, copy.sha256)
 
     def _mixed(self, asked: _Asked, transformer: Mapping[str, float]) -> dict[str, float]:
         """Add the Transformer's probabilities to the candidates of the memories, and its own best items to them."""
@@ -208,6 +231,16 @@ class Ranker:
 
     def _numbered(self, history: History) -> list[int]:
         return [self._number(entry.item_id) for entry in history]
+
+
+def _said(items: Sequence[str], candidates: Sequence[str], scored: Scored) -> _Said:
+    best = np.exp(scored.best_logits - scored.normaliser).tolist()
+    wanted = np.exp(scored.logits - scored.normaliser)
+    known = ~np.isnan(wanted)
+    return _Said(
+        {items[row]: probability for row, probability in zip(scored.best_rows.tolist(), best, strict=True)},
+        {item: float(wanted[place]) for place, item in enumerate(candidates) if known[place]},
+    )
 
 
 def _best(scores: Mapping[K, float], count: int) -> list[tuple[K, float]]:

@@ -10,21 +10,34 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from headrace.online_model.transformer import UNKNOWN, TransformerShape, last_vectors, pad
+from headrace.online_model.transformer import UNKNOWN, StepBatch, TransformerShape, encode, last_vectors
 from headrace.online_model.weights import ModelCopy
-from headrace.schemas import ModelUpdate, Step
+from headrace.schemas import HistoryEntry, ModelUpdate
 
-KIND_ROWS = {"view": 0, "cart": 1, "purchase": 2}
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+Rows = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What the Transformer says of one history: its best items, and the probabilities of the candidates asked for."""
+    """What the Transformer says of one history: of the candidates asked for, (candidates,), and of its best items, (best,).
 
-    best: dict[str, float]
-    candidates: dict[str, float]
+    A logit is the temperature times the cosine of history and item, NaN for an unknown item; `exp(logit - normaliser)` is the item's
+    probability among the whole catalogue. `to_last` is the cosine of an item and the history's last item, 0 where one is unknown.
+    `best_rows` are rows of the item table, the most probable first. Where there is nothing to go by, with no weights yet or for an
+    empty history, no item is best, and all numbers are NaN but `to_last`.
+    """
+
+    logits: Floats
+    to_last: Floats
+    best_rows: Rows
+    best_logits: Floats
+    best_to_last: Floats
+    normaliser: float
 
 
 @dataclass(frozen=True)
@@ -83,40 +96,66 @@ class Scorer:
                     warm_up(self._copies[standby])
                 except Exception:
                     self._copies[standby].copy_from(self._copies[old])
+                    # No reader has seen the rows that are taken back, so what readers know of rows stays true.
+                    self._copies[standby].epoch = self._copies[old].epoch
                     raise
             self._live = standby
             while self._readers[old]:
                 time.sleep(0.0002)
             self._copies[old].apply(update, payload)
 
-    def score(self, histories: Sequence[Sequence[Step]], candidates: Sequence[Sequence[str]], best: int = 50) -> Batch:
-        """Score a batch of histories of (item id, kind), oldest first, against the whole catalogue.
+    def score(self, histories: Sequence[Sequence[HistoryEntry]], candidates: Sequence[Rows], best: int = 50) -> Batch:
+        """Score a batch of histories, oldest step first, against the whole catalogue.
 
-        For each history: the `best` most probable items and the probabilities of its `candidates`, of those that have a row.
+        For each history: the `best` most probable items, and its `candidates`, which are rows of the live copy's item table; a row
+        that is not in use there counts as unknown.
         """
         with self.live() as copy:
-            if len(copy.items) == 1 or not histories:
-                return Batch([Scored({}, {}) for _ in histories], copy.version, copy.sha256)
-            return Batch(_score(copy, histories, candidates, best), copy.version, copy.sha256)
+            return Batch(score_with(copy, histories, candidates, best), copy.version, copy.sha256)
 
 
 @torch.inference_mode()
-def _score(copy: ModelCopy, histories: Sequence[Sequence[Step]], candidates: Sequence[Sequence[str]], best: int) -> list[Scored]:
-    length = copy.model.shape.length
-    encoded = [[(copy.rows.get(item, UNKNOWN), KIND_ROWS[kind]) for item, kind in history[-length:]] for history in histories]
-    rows, kinds, lengths = (tensor.to(copy.device) for tensor in pad(encoded, length))
-    vectors = last_vectors(copy.model, rows, kinds, lengths)
-    logits = vectors @ copy.model.items.weight[1 : len(copy.items)].T
-    normaliser = logits.logsumexp(dim=1)
-    top = logits.topk(min(best, logits.shape[1]), dim=1)
-    top_scores = (top.values - normaliser[:, None]).exp().tolist()
-    top_rows = (top.indices + 1).tolist()
-    known = [[(item, copy.rows[item] - 1) for item in wanted if item in copy.rows] for wanted in candidates]
-    # One look-up for all candidates of all histories: each crossing between Python and torch costs more than its numbers.
-    places = torch.tensor([place for place, items in enumerate(known) for _ in items], dtype=torch.long, device=copy.device)
-    columns = torch.tensor([row for items in known for _, row in items], dtype=torch.long, device=copy.device)
-    flat = iter((logits[places, columns] - normaliser[places]).exp().tolist())
-    return [
-        Scored({copy.items[row]: score for row, score in zip(rows, scores, strict=True)}, {item: next(flat) for item, _ in items})
-        for rows, scores, items in zip(top_rows, top_scores, known, strict=True)
-    ]
+def score_with(copy: ModelCopy, histories: Sequence[Sequence[HistoryEntry]], candidates: Sequence[Rows], best: int) -> list[Scored]:
+    """Score histories by the weights of a copy; see `Scorer.score`."""
+    asked = [place for place, history in enumerate(histories) if history] if len(copy.items) > 1 else []
+    scores = [_nothing(wanted) for wanted in candidates]
+    if not asked:
+        return scores
+    encoded = encode([histories[place] for place in asked], copy.rows, copy.model.shape.length)
+    steps = StepBatch(*(numbers.to(copy.device) for numbers in encoded))
+    logits = last_vectors(copy.model, steps) @ copy.units[: len(copy.items)].T
+    # The unknown item is nobody's best and has no share.
+    logits[:, UNKNOWN] = float("-inf")
+    normalisers = logits.logsumexp(dim=1).tolist()
+    top = logits.topk(min(best, len(copy.items) - 1), dim=1)
+    last_rows = steps.rows[torch.arange(len(asked), device=copy.device), steps.lengths - 1]
+    lasts = copy.units[last_rows]
+    top_to_last = (copy.units[top.indices] @ lasts.unsqueeze(2)).squeeze(2).cpu().numpy()
+    top_rows, top_logits = top.indices.cpu().numpy(), top.values.cpu().numpy()
+    counts = np.array([len(candidates[place]) for place in asked])
+    flat = _candidates(copy, logits, lasts, np.concatenate([candidates[place] for place in asked]), counts)
+    ends = np.cumsum(counts)
+    for number, place in enumerate(asked):
+        own = slice(int(ends[number] - counts[number]), int(ends[number]))
+        best_of_it = (top_rows[number], top_logits[number], top_to_last[number])
+        scores[place] = Scored(flat[0][own], flat[1][own], *best_of_it, normaliser=normalisers[number])
+    return scores
+
+
+def _candidates(copy: ModelCopy, logits: Tensor, lasts: Tensor, rows: Rows, counts: Rows) -> tuple[Floats, Floats]:
+    """Return logits and cosines to the last item of all candidates of all histories, one after the other.
+
+    One look-up for all of them: each crossing between Python and torch costs more than its numbers.
+    """
+    known = (rows > UNKNOWN) & (rows < len(copy.items))
+    wanted = torch.from_numpy(np.where(known, rows, UNKNOWN)).to(copy.device)
+    places = torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(copy.device)
+    found: Floats = logits[places, wanted].cpu().numpy()
+    found[~known] = np.nan
+    return found, (copy.units[wanted] * lasts[places]).sum(dim=1).cpu().numpy()
+
+
+def _nothing(candidates: Rows) -> Scored:
+    nothing = np.zeros(0, np.float32)
+    unknown = np.full(len(candidates), np.nan, np.float32)
+    return Scored(unknown, np.zeros_like(unknown), np.zeros(0, np.int64), nothing, nothing, normaliser=float("nan"))

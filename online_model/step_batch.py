@@ -73,7 +73,8 @@ def encode_numbers(histories: Sequence[Sequence[HistoryEntry]], rows: Mapping[st
 
 def as_batch(numbers: Numbers, lengths: Numbers) -> StepBatch:
     """Return arrays as `encode_numbers` gives them as tensors."""
-    return StepBatch(*torch.from_numpy(numbers).unbind(dim=2), lengths=torch.from_numpy(lengths))
+    rows, kinds, gaps, prices, categories = torch.from_numpy(numbers).unbind(dim=2)
+    return StepBatch(rows, kinds, gaps, prices, categories, torch.from_numpy(lengths))
 
 
 def _gaps(flat: Sequence[HistoryEntry], firsts: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Numbers:

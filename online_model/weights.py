@@ -31,15 +31,23 @@ class MissingLink(BadUpdate):
 
 
 class ModelCopy:
-    """A model, the ids of its item rows, and the version that it holds. Row 0 of the table is the unknown item."""
+    """A model, the ids of its item rows, and the version that it holds. Row 0 of the table is the unknown item.
+
+    `units` holds the unit vector of each row of the item table, (capacity, width), so that no answer has to compute them; whoever
+    writes into the table otherwise than by the methods here calls `renew_units`. `epoch` rises whenever a row may have come to
+    stand for another item; while it stays, rows of items that were known keep their meaning and new ones may follow.
+    """
 
     def __init__(self, shape: TransformerShape | None = None, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
-        self.model = NextItemTransformer(shape or TransformerShape(), FIRST_CAPACITY).to(self.device).requires_grad_(False)
+        self.model = NextItemTransformer(shape or TransformerShape(), FIRST_CAPACITY).to(self.device).requires_grad_(False).eval()
         self.items: list[str] = [""]
         self.rows: dict[str, int] = {}
+        self.units = torch.zeros(0)
+        self.epoch = 0
         self.version = 0
         self.sha256 = NO_WEIGHTS
+        self.renew_units()
 
     def add_items(self, items: Sequence[str]) -> None:
         """Give the next rows of the table to these items, enlarging it by doubling. Raises BadUpdate for one that has a row."""
@@ -51,24 +59,30 @@ class ModelCopy:
         capacity = self.model.capacity
         while capacity < len(self.items):
             capacity *= 2
-        self.model.grow(capacity)
+        if capacity > self.model.capacity:
+            self.model.grow(capacity)
+            self.renew_units()
 
     def apply(self, update: ModelUpdate, payload: bytes) -> None:
         """Take in an update. Raises BadUpdate or MissingLink, before anything is changed, where it must not be."""
         tensors, new_items = check(self, update, payload)
         if update.kind == "snapshot":
+            # The learner's own snapshots repeat the items in their order; then what is known of the rows stays true.
+            if new_items[: len(self.items) - 1] != self.items[1:]:
+                self.epoch += 1
             self.items, self.rows = [""], {}
         self.add_items(new_items)
         parameters = dict(self.model.named_parameters())
         with torch.no_grad():
             for name in dense_names(self.model):
                 parameters[name].copy_(tensors[name])
-            table = parameters[ITEM_TABLE]
-            table.index_copy_(0, tensors[ROWS].to(self.device), tensors[VALUES].to(self.device, table.dtype))
+        self.put_rows(tensors[ROWS], tensors[VALUES])
         self.version, self.sha256 = update.version, update.weights_sha256
 
     def copy_from(self, other: "ModelCopy") -> None:
         """Become equal to another copy of the same shape."""
+        if other.items[: len(self.items)] != self.items:
+            self.epoch = max(self.epoch, other.epoch) + 1
         self.items, self.rows = list(other.items), dict(other.rows)
         self.model.grow(other.model.capacity)
         parameters = dict(self.model.named_parameters())
@@ -76,7 +90,21 @@ class ModelCopy:
             for name, theirs in other.model.named_parameters():
                 # The item table here may be the larger one, after an update that was taken back.
                 parameters[name][: len(theirs)].copy_(theirs)
+        self.renew_units()
         self.version, self.sha256 = other.version, other.sha256
+
+    @torch.no_grad()
+    def put_rows(self, rows: Tensor, values: Tensor) -> None:
+        """Set rows of the item table, (rows,), to values, (rows, width), and renew their unit vectors."""
+        table = self.model.items.weight
+        rows = rows.to(self.device)
+        table.index_copy_(0, rows, values.to(self.device, table.dtype))
+        self.units.index_copy_(0, rows, self.model.unit_items(rows))
+
+    @torch.no_grad()
+    def renew_units(self) -> None:
+        """Compute all unit vectors anew."""
+        self.units = self.model.unit_items(torch.arange(self.model.capacity, device=self.device))
 
 
 def dense_names(model: NextItemTransformer) -> list[str]:
@@ -187,4 +215,5 @@ def _payload(copy: ModelCopy, rows: Tensor, new_items: Sequence[str]) -> bytes:
 
 
 def _shape_of(shape: TransformerShape) -> tuple[int, ...]:
-    return (shape.width, shape.layers, shape.heads, shape.length)
+    # Dropout is not among them: it changes how weights are learned, not what they say.
+    return (shape.width, shape.layers, shape.heads, shape.length, shape.categories, round(1000 * shape.temperature))

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from headrace.online_model.transformer import TransformerShape
-from headrace.online_model.weights import NO_WEIGHTS, ModelCopy, chained_sha256, delta_payload, snapshot_payload
+from headrace.online_model.weights import NO_WEIGHTS, ModelCopy, chained_sha256, delta_payload, dense_names, snapshot_payload
 from headrace.schemas import ModelUpdate
 
-SHAPE = TransformerShape(width=8, layers=1, heads=1, length=5)
+SHAPE = TransformerShape(width=8, layers=1, heads=1, length=5, categories=16)
 
 Link = tuple[ModelUpdate, bytes]
 Frozen = tuple[list[str], dict[str, int], int, str, list[Tensor]]
@@ -79,12 +79,11 @@ class Chain:
         return update, payload
 
     def _shake(self, rows: Tensor) -> None:
+        self.copy.put_rows(rows, torch.randn(len(rows), SHAPE.width, generator=self._generator))
+        parameters = dict(self.copy.model.named_parameters())
         with torch.no_grad():
-            for name, parameter in self.copy.model.named_parameters():
-                if name == "items.weight":
-                    parameter[rows] = torch.randn(len(rows), SHAPE.width, generator=self._generator)
-                else:
-                    parameter.add_(0.3 * torch.randn(parameter.shape, generator=self._generator))
+            for name in dense_names(self.copy.model):
+                parameters[name].add_(0.3 * torch.randn(parameters[name].shape, generator=self._generator))
 
 
 def frozen(copy: ModelCopy) -> Frozen:

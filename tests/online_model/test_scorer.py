@@ -5,21 +5,29 @@ import threading
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from links import SHAPE, Chain, Link
 from msgspec.structs import replace
 
-from headrace.online_model.scorer import Batch, Scorer, _score
+from headrace.online_model.scorer import Batch, Scored, Scorer, score_with
 from headrace.online_model.weights import FIRST_CAPACITY, NO_WEIGHTS, BadUpdate, MissingLink, ModelCopy
-from headrace.schemas import ModelUpdate
+from headrace.schemas import HistoryEntry, ModelUpdate
+from headrace.schemas.feature_rows import Kind
+
+
+def history(*items: str, kind: Kind = "view") -> list[HistoryEntry]:
+    return [HistoryEntry(item, kind, 1000 * place, price=float(place), category=item) for place, item in enumerate(items)]
+
 
 HISTORIES = [
-    [("item-0", "view")],
-    [("item-1", "view"), ("item-2", "cart"), ("nobody knows it", "view")],
-    [(f"item-{number}", "purchase") for number in range(9)],
+    history("item-0"),
+    history("item-1", "item-2", "nobody knows it", kind="cart"),
+    history(*[f"item-{number}" for number in range(9)], kind="purchase"),
     [],
 ]
-CANDIDATES = [["item-3", "item-4"], ["item-3", "nobody knows it"], [], ["item-11"]]
+# Item 3 of a chain is in row 4, and so on; row 0 is the unknown item, and no table here has a row 10,000,000.
+CANDIDATES = [np.array(rows, np.int64) for rows in ([4, 5], [4, 0, 10_000_000], [], [12])]
 SWAPS = 250
 
 
@@ -27,23 +35,24 @@ class TooWarm(RuntimeError):
     pass
 
 
-def flat(batch: Batch) -> list[tuple[str, float]]:
-    return [pair for scored in batch.scores for part in (scored.best, scored.candidates) for pair in sorted(part.items())]
+def numbers(scored: Scored) -> list[float]:
+    parts = (scored.logits, scored.to_last, scored.best_rows, scored.best_logits, scored.best_to_last)
+    return [number for part in parts for number in part.tolist()] + [scored.normaliser]
+
+
+def flat(batch: Batch) -> list[float]:
+    return [number for scored in batch.scores for number in numbers(scored)]
 
 
 def expected(snapshot: Link) -> Batch:
     copy = ModelCopy(SHAPE)
     copy.apply(*snapshot)
-    return Batch(_score(copy, HISTORIES, CANDIDATES, 50), copy.version, copy.sha256)
+    return Batch(score_with(copy, HISTORIES, CANDIDATES, 50), copy.version, copy.sha256)
 
 
 def assert_is_of_one_version(answer: Batch, right: Batch) -> None:
     assert (answer.version, answer.sha256) == (right.version, right.sha256)
-    found, sought = flat(answer), flat(right)
-    if found == sought:
-        return
-    assert [item for item, _ in found] == [item for item, _ in sought]
-    assert [score for _, score in found] == pytest.approx([score for _, score in sought], rel=1e-4)
+    assert flat(answer) == pytest.approx(flat(right), rel=1e-4, abs=1e-5, nan_ok=True)
 
 
 def served(scorer: Scorer) -> Batch:
@@ -71,28 +80,57 @@ def scorer(chain: Chain) -> Scorer:
     return scorer
 
 
-def test_before_the_first_weights_every_answer_is_empty() -> None:
-    scorer = Scorer(SHAPE)
-    assert (scorer.version, scorer.sha256) == (0, NO_WEIGHTS)
-    assert flat(served(scorer)) == []
-    assert len(served(scorer).scores) == len(HISTORIES)
+def test_before_the_first_weights_and_for_an_empty_history_nothing_is_said(scorer: Scorer) -> None:
+    early = Scorer(SHAPE)
+    assert (early.version, early.sha256) == (0, NO_WEIGHTS)
+    scores = served(early).scores
+    assert len(scores) == len(HISTORIES)
+    for scored, candidates in [*zip(scores, CANDIDATES, strict=True), (served(scorer).scores[3], CANDIDATES[3])]:
+        assert len(scored.best_rows) == len(scored.best_logits) == len(scored.best_to_last) == 0
+        assert len(scored.logits) == len(scored.to_last) == len(candidates)
+        assert np.isnan(scored.logits).all()
+        assert not scored.to_last.any()
 
 
 def test_an_answer_holds_probabilities_over_the_known_items(scorer: Scorer) -> None:
     batch = served(scorer)
     assert (batch.version, batch.sha256) == (scorer.version, scorer.sha256)
-    for scored, candidates in zip(batch.scores, CANDIDATES, strict=True):
-        assert sum(scored.best.values()) == pytest.approx(1.0, rel=1e-5)
-        assert set(scored.best) == {f"item-{number}" for number in range(12)}
-        assert scored.candidates == {item: pytest.approx(scored.best[item]) for item in candidates if item.startswith("item")}
+    for scored in batch.scores[:3]:
+        assert sorted(scored.best_rows.tolist()) == list(range(1, 13))
+        assert np.exp(scored.best_logits - scored.normaliser).sum() == pytest.approx(1.0, rel=1e-5)
+        assert (np.diff(scored.best_logits) <= 0).all()
     assert scorer.score([], []).scores == []
+    assert len(scorer.score(HISTORIES, CANDIDATES, best=3).scores[0].best_rows) == 3
+
+
+def test_candidates_are_scored_as_the_best_are_and_unknown_ones_are_told(scorer: Scorer) -> None:
+    for scored, candidates in list(zip(served(scorer).scores, CANDIDATES, strict=True))[:3]:
+        logits = dict(zip(scored.best_rows.tolist(), scored.best_logits.tolist(), strict=True))
+        to_last = dict(zip(scored.best_rows.tolist(), scored.best_to_last.tolist(), strict=True))
+        for row, logit, cosine in zip(candidates.tolist(), scored.logits.tolist(), scored.to_last.tolist(), strict=True):
+            assert logit == pytest.approx(logits.get(row, float("nan")), rel=1e-4, nan_ok=True)
+            assert cosine == pytest.approx(to_last.get(row, 0.0), abs=1e-5)
+
+
+def test_nearness_to_the_last_item_is_a_cosine_and_0_where_it_is_unknown(scorer: Scorer) -> None:
+    first, second, third, _ = served(scorer).scores
+    for scored, row in ((first, 1), (third, 9)):
+        assert scored.best_to_last[scored.best_rows == row] == pytest.approx(1.0, rel=1e-5)
+        assert np.abs(scored.best_to_last).max() <= 1 + 1e-5
+    assert not second.best_to_last.any()
+
+
+def test_a_history_of_unknown_items_gets_an_answer(scorer: Scorer) -> None:
+    [scored] = scorer.score([history("?", "nobody knows it")], [CANDIDATES[0]]).scores
+    assert len(scored.best_rows) == 12
+    assert np.isfinite(numbers(scored)).all()
 
 
 def test_a_history_in_a_batch_is_scored_as_it_is_alone(scorer: Scorer) -> None:
     together = served(scorer)
-    for place, (history, candidates) in enumerate(zip(HISTORIES, CANDIDATES, strict=True)):
-        [alone] = scorer.score([history], [candidates]).scores
-        assert alone.best == pytest.approx(together.scores[place].best, rel=1e-4)
+    for place, (asked, candidates) in enumerate(zip(HISTORIES, CANDIDATES, strict=True)):
+        [alone] = scorer.score([asked], [candidates]).scores
+        assert numbers(alone) == pytest.approx(numbers(together.scores[place]), rel=1e-4, abs=1e-5, nan_ok=True)
 
 
 @pytest.mark.usefixtures("busy_switching")
@@ -191,7 +229,7 @@ def test_an_update_that_fails_leaves_the_service_as_it_was(scorer: Scorer, chain
     spoilt = payload[:-1] + bytes([payload[-1] ^ 1])
     with pytest.raises(BadUpdate):
         scorer.apply(*{"a spoilt payload": (update, spoilt), "a lost link": (replace(update, base_version=77), payload)}[fault])
-    assert flat(served(scorer)) == flat(before)
+    assert flat(served(scorer)) == pytest.approx(flat(before), nan_ok=True)
     scorer.apply(update, payload)
     assert_is_of_one_version(served(scorer), expected(chain.snapshot()))
 
@@ -207,7 +245,9 @@ def test_a_warm_up_that_fails_takes_the_update_back(scorer: Scorer, chain: Chain
     link = chain.step(new_items=new_items)
     with pytest.raises(TooWarm):
         scorer.apply(*link, warm_up=fail)
-    assert (scorer.version, flat(served(scorer))) == (1, flat(before))
+    assert scorer.version == 1
+    assert flat(served(scorer)) == pytest.approx(flat(before), nan_ok=True)
+    assert [copy.epoch for copy in scorer._copies] == [0, 0]
     warmed: list[int] = []
     scorer.apply(*link, warm_up=lambda copy: warmed.append(copy.version))
     assert warmed == [2]

@@ -142,10 +142,10 @@ def test_a_name_that_does_not_follow_from_base_and_payload_is_refused(chain: Cha
 
 
 def test_a_network_of_another_shape_is_refused(chain: Chain) -> None:
-    wider = ModelCopy(TransformerShape(width=16, layers=1, heads=1, length=5))
+    wider = ModelCopy(TransformerShape(width=16, layers=1, heads=1, length=5, categories=16))
     with pytest.raises(BadUpdate, match="here is"):
         wider.apply(*chain.snapshot())
-    deeper = ModelCopy(TransformerShape(width=8, layers=2, heads=1, length=5))
+    deeper = ModelCopy(TransformerShape(width=8, layers=2, heads=1, length=5, categories=16))
     with pytest.raises(BadUpdate, match=r"missing or unknown: blocks\.1"):
         deeper.apply(*chain.snapshot())
 
@@ -203,7 +203,7 @@ def test_contents_that_make_no_sense_are_refused_and_change_nothing(
         "items.rows": torch.tensor([3, 15, 16]),
         "items.values": torch.zeros(3, 8),
         "items.new": text(b"a\nb"),
-        "shape": torch.tensor([8, 1, 1, 5]),
+        "shape": torch.tensor([8, 1, 1, 5, 16, 10_000]),
     }
     sound = save(tensors)
     change(tensors)
@@ -215,6 +215,28 @@ def test_contents_that_make_no_sense_are_refused_and_change_nothing(
     assert same(frozen(follower), before)
     follower.apply(manifest(sound, kind="delta", **link), sound)
     assert follower.items[-2:] == ["a", "b"]
+
+
+def test_unit_vectors_follow_the_item_table_through_any_update(chain: Chain, follower: ModelCopy) -> None:
+    for link in (chain.step(new_items=1), chain.snapshot(), chain.step(new_items=FIRST_CAPACITY), chain.step()):
+        if link[0].version >= follower.version:
+            follower.apply(*link)
+        table = follower.model.items.weight[1 : len(follower.items)]
+        assert torch.allclose(follower.units[1 : len(follower.items)], table / table.norm(dim=1, keepdim=True), atol=1e-6)
+        assert not follower.units[0].any()
+
+
+def test_the_epoch_rises_when_rows_come_to_stand_for_other_items_and_only_then(chain: Chain, follower: ModelCopy) -> None:
+    assert follower.epoch == 0
+    follower.apply(*chain.step(new_items=1))
+    follower.apply(*chain.snapshot())
+    assert follower.epoch == 0
+    follower.apply(*Chain(items=3, seed=9).snapshot())
+    assert follower.epoch == 1
+    other = ModelCopy(SHAPE)
+    other.add_items(["someone else's"])
+    follower.copy_from(other)
+    assert follower.epoch == 2
 
 
 def test_a_snapshot_that_leaves_rows_out_is_refused(chain: Chain) -> None:

@@ -23,8 +23,7 @@ from fastapi import FastAPI
 from weights_chain import Chain
 
 from headrace.features.online_store import OnlineStore, connect
-from headrace.online_model.scorer import KIND_ROWS
-from headrace.online_model.transformer import UNKNOWN, last_vectors, pad
+from headrace.online_model import transformer
 from headrace.online_model.weights import ModelCopy
 from headrace.schemas import Click, HistoryEntry, Purchase, UserRow, encode, wire
 from headrace.schemas.topics import CLICKS, PURCHASES, USER_FEATURES, Topic
@@ -106,10 +105,10 @@ def row(shopper_id: str, *items: str) -> UserRow:
 
 def probabilities(copy: ModelCopy, history: list[tuple[str, str]]) -> dict[str, float]:
     """Every item's probability by the model alone, computed without the scorer."""
-    encoded = [(copy.rows.get(item, UNKNOWN), KIND_ROWS[kind]) for item, kind in history]
+    steps = transformer.encode([[HistoryEntry(item, kind, 0) for item, kind in history]], copy.rows, copy.model.shape.length)
     with torch.no_grad():
-        vectors = last_vectors(copy.model, *pad([encoded], copy.model.shape.length))
-        shares = (vectors @ copy.model.items.weight[1 : len(copy.items)].T).softmax(dim=1)[0]
+        vectors = transformer.last_vectors(copy.model, steps)
+        shares = (vectors @ copy.model.unit_items(torch.arange(1, len(copy.items))).T).softmax(dim=1)[0]
     return dict(zip(copy.items[1:], shares.tolist(), strict=True))
 
 
