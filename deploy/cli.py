@@ -218,6 +218,53 @@ def run(
 
 
 @app.command()
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="Shop data as headrace publish reads it, or simulator for a simulated shop.")],
+    models: Annotated[
+        str, typer.Option(metavar="NAMES", help="Separated by commas.")
+    ] = "headrace,headrace_frozen,headrace_refit,session_knn,covisitation,popularity",
+    events: Annotated[
+        int | None, typer.Option(min=1, help="Only so many of the first events; all of a file, 20000 simulated ones.")
+    ] = None,
+    open_sessions: Annotated[int, typer.Option(min=1, help="Sessions side by side, for a file without times.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed for the order of a file without times, the models, and the intervals.")] = 1,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The model that the others are compared with; session_knn, or the first named.")
+    ] = None,
+    from_share: Annotated[float, typer.Option(min=0.0, max=0.99, help="Score from this share of the events on.")] = 0.5,
+    json_file: JsonFile = None,
+    png_file: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw NDCG@20 along the stream into this file.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="A line each second in place of the bar.")] = False,
+) -> None:
+    """Measure how well models predict the next item of a stream, each step first predicted from what was before it, then learned.
+
+    NAMES: popularity, covisitation, session_knn, als, bpr, headrace; and each with _frozen (learns nothing after half of the stream),
+    _refit (answers come from a copy renewed ten times) or _nightly (renewed at each new day of event time) behind its name. als, bpr
+    and --png need the package's extra 'evaluate'.
+
+    Scored is each step of a shopper with a history, to another item than its last, which is left out of the ranking; all items seen so
+    far are ranked. HR, NDCG and MRR at 5, 10 and 20, also for new items, new users, short and long histories, and purchases; intervals
+    are of 95%, by bootstrap over shoppers. The same stream and questions for every model.
+    """
+    from headrace.deploy.evaluate_command import evaluate as compare
+    from headrace.deploy.evaluate_command import told, write
+
+    compared = compare(
+        data,
+        models,
+        events=events,
+        open_sessions=open_sessions,
+        seed=seed,
+        baseline=baseline,
+        from_share=from_share,
+        plain=plain or not sys.stderr.isatty(),
+    )
+    for line in told(compared):
+        typer.echo(line)
+    write(compared, data.name, seed=seed, open_sessions=open_sessions, json_file=json_file, picture=png_file)
+
+
+@app.command()
 def demo(
     data: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A file of shop events; a simulated shop if not given.")

@@ -1,0 +1,135 @@
+"""`headrace evaluate`: models on a file of shop data, each step predicted, then learned."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from headrace.deploy.counting import counting
+from headrace.features.user_row import entries_of
+from headrace.online_model.evaluation.comparison import Comparison, compare_models
+from headrace.online_model.evaluation.models import StreamContext, build, require_known
+from headrace.online_model.evaluation.stream_model import StreamStep
+from headrace.online_model.evaluation.written import as_json
+from headrace.schemas import Event, shopper_id
+from headrace.streams.readers import count_events, open_events
+from headrace.streams.simulator import simulate
+
+SIMULATOR = "simulator"
+SIMULATED_EVENTS = 20_000
+_USUAL_BASELINE = "session_knn"
+
+
+class EvaluationRefused(ValueError):
+    """What was asked for cannot be evaluated."""
+
+
+def evaluate(
+    data: Path,
+    models: str,
+    *,
+    events: int | None,
+    open_sessions: int,
+    seed: int,
+    baseline: str | None,
+    from_share: float,
+    plain: bool,
+) -> Comparison:
+    """Compare the models named in `models`, separated by commas, on the first `events` events of the file `data`.
+
+    Raises EvaluationRefused and UnknownModel where a name is not known, MissingPackage, and InvalidMessage at a bad row.
+    """
+    names = list(dict.fromkeys(name.strip() for name in models.split(",") if name.strip()))
+    require_known(names)
+    against = _baseline(names, baseline)
+    source, total = _source(data, events, open_sessions, seed)
+    with counting("read", plain) as show:
+        stream = list(_steps(source, total, show))
+    if not stream:
+        raise EvaluationRefused(f"DATA: at least one event was expected, but {data.name} has none")
+    context = StreamContext(stream[-1].event + 1, len(stream))
+    places = {name: place for place, name in enumerate(names)}
+    with counting("evaluate", plain) as show:
+
+        def progress(name: str, done: int, steps: int) -> None:
+            show(places[name] * steps + done, len(names) * steps, name)
+
+        return compare_models(
+            stream,
+            {name: partial(build, name, seed, context) for name in names},
+            baseline=against,
+            from_share=from_share,
+            seed=seed,
+            clock=time.perf_counter_ns,
+            progress=progress,
+        )
+
+
+def write(comparison: Comparison, data: str, *, seed: int, open_sessions: int, json_file: Path | None, picture: Path | None) -> None:
+    """Write the comparison as JSON and as a PNG, where files are given for them."""
+    if json_file is not None:
+        told = as_json(comparison, data=data, seed=seed, open_sessions=open_sessions)
+        json_file.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")
+    if picture is not None:
+        from headrace.online_model.evaluation.picture import draw
+
+        draw(comparison, data, picture)
+
+
+def told(comparison: Comparison) -> list[str]:
+    """Return the comparison as lines of text: what was asked, then a table with a line for each model, the baseline's marked `*`."""
+    head = f"{len(comparison.questions)} steps scored, from event {comparison.first_event} of {comparison.events} on"
+    lines = [
+        head,
+        f"{'model':24}{'HR@20':>8}{'NDCG@20':>9}{'MRR@20':>8}{'new items':>11}{'purchases':>11}{'ms':>8}{'learn/s':>9}  versus *",
+    ]
+    for name, report in comparison.models.items():
+        quality = (_figure(report.whole.quality[measure]) for measure in ("hr@20", "ndcg@20", "mrr@20"))
+        hr, ndcg, mrr = quality
+        new, bought = (_figure(report.segments[segment].quality["hr@20"]) for segment in ("new_items", "purchases"))
+        rate = "-" if report.learn_events_per_s is None else f"{report.learn_events_per_s:.0f}"
+        found = report.versus_baseline
+        versus = "" if found is None or found.ratio is None else f"{found.ratio:.3f}"
+        if found is not None and found.ratio_interval is not None:
+            versus += " ({:.3f} to {:.3f})".format(*found.ratio_interval)
+        marked = f"{name} *" if name == comparison.baseline else name
+        lines.append(f"{marked:24}{hr:>8}{ndcg:>9}{mrr:>8}{new:>11}{bought:>11}{report.ms_per_query:8.3f}{rate:>9}  {versus}".rstrip())
+    lines.append("new items and purchases: HR@20 of these targets; versus *: NDCG@20 divided by the baseline's, with its 95% interval")
+    return lines
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _baseline(names: list[str], given: str | None) -> str:
+    if not names:
+        raise EvaluationRefused("models: at least one name was expected, such as popularity,covisitation,session_knn")
+    if given is None:
+        return _USUAL_BASELINE if _USUAL_BASELINE in names else names[0]
+    if given not in names:
+        raise EvaluationRefused(f"baseline: one of the models of this run ({', '.join(names)}) was expected, not {given!r}")
+    return given
+
+
+def _source(data: Path, events: int | None, open_sessions: int, seed: int) -> tuple[Iterable[Event], int]:
+    """Return the events and how many there are."""
+    if data.is_file():
+        there = count_events(data)
+        total = there if events is None else min(events, there)
+        return islice(open_events(data, open_sessions=open_sessions, seed=seed), total), total
+    if str(data) == SIMULATOR:
+        total = SIMULATED_EVENTS if events is None else events
+        return simulate(seed, events=total), total
+    raise EvaluationRefused(f"DATA: a file of shop data, or {SIMULATOR}, was expected; there is no file {data}")
+
+
+def _steps(source: Iterable[Event], total: int, show: Callable[[int, int, str], None]) -> Iterator[StreamStep]:
+    for number, event in enumerate(source):
+        shopper = shopper_id(event)
+        for entry in entries_of(event):
+            yield StreamStep(shopper, entry, number)
+        if number % 1024 == 0:
+            show(number, total, "")

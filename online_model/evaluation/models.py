@@ -1,0 +1,98 @@
+"""The models that can be evaluated, by name."""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from headrace.online_model.evaluation.baselines import Covisitation, Popularity, SessionNeighbours
+from headrace.online_model.evaluation.held_models import EachNight, EachSteps, Frozen, Renewed
+from headrace.online_model.evaluation.stream_model import StreamModel
+
+REFITS = 10
+
+
+class UnknownModel(ValueError):
+    """A name that no model has."""
+
+
+class MissingPackage(ImportError):
+    """A model needs a package that is not installed."""
+
+
+class StreamContext(NamedTuple):
+    """What a factory may know of the stream: how long it is."""
+
+    events: int
+    steps: int
+
+    @property
+    def steps_per_refit(self) -> int:
+        """Steps between two of the fits, of which there are ten in a stream."""
+        return max(1, self.steps // REFITS)
+
+
+Factory = Callable[[int, StreamContext], StreamModel]
+
+
+def _headrace(seed: int, context: StreamContext) -> StreamModel:
+    model: StreamModel = import_module("headrace.online_model.next_item").NextItemModel(seed=seed)
+    return model
+
+
+def _als(seed: int, context: StreamContext) -> StreamModel:
+    from headrace.online_model.evaluation.implicit_models import AlternatingLeastSquares
+
+    _require("als", "implicit")
+    return AlternatingLeastSquares(context.steps_per_refit, seed)
+
+
+def _bpr(seed: int, context: StreamContext) -> StreamModel:
+    from headrace.online_model.evaluation.implicit_models import BayesianPersonalisedRanking
+
+    _require("bpr", "implicit")
+    return BayesianPersonalisedRanking(context.steps_per_refit, seed)
+
+
+MODELS: dict[str, Factory] = {
+    "popularity": lambda seed, context: Popularity(),
+    "covisitation": lambda seed, context: Covisitation(),
+    "session_knn": lambda seed, context: SessionNeighbours(),
+    "als": _als,
+    "bpr": _bpr,
+    "headrace": _headrace,
+}
+
+Holding = Callable[[StreamModel, StreamContext], StreamModel]
+
+# Any model can be had with one of these behind its name and an underscore.
+HOLDINGS: dict[str, Holding] = {
+    "frozen": lambda model, context: Frozen(model, context.steps // 2),
+    "refit": lambda model, context: Renewed(model, EachSteps(context.steps_per_refit)),
+    "nightly": lambda model, context: Renewed(model, EachNight()),
+}
+
+
+def build(name: str, seed: int, context: StreamContext) -> StreamModel:
+    """Return a new model. Raises UnknownModel, and MissingPackage where it needs one that is not installed."""
+    require_known([name])
+    if name in MODELS:
+        return MODELS[name](seed, context)
+    base, _, holding = name.rpartition("_")
+    return HOLDINGS[holding](MODELS[base](seed, context), context)
+
+
+def require_known(names: Sequence[str]) -> None:
+    """Raise UnknownModel, which names the known ones, where a model is not known."""
+    for name in names:
+        base, _, holding = name.rpartition("_")
+        if name not in MODELS and not (base in MODELS and holding in HOLDINGS):
+            endings = ", ".join(f"_{ending}" for ending in HOLDINGS)
+            known = ", ".join(MODELS)
+            raise UnknownModel(f"models: one of {known}, or one of these with {endings} behind its name, was expected, not {name!r}")
+
+
+def _require(model: str, package: str) -> None:
+    try:
+        import_module(package)
+    except ImportError:
+        raise MissingPackage(f"the model {model} needs the package {package}: pip install 'headrace[evaluate]'") from None
