@@ -247,8 +247,9 @@ def evaluate(
     are of 95%, by bootstrap over shoppers. The same stream and questions for every model.
     """
     from headrace.deploy.evaluate_command import evaluate as compare
-    from headrace.deploy.evaluate_command import told, write
+    from headrace.deploy.evaluate_command import require_places, told, write
 
+    require_places(json_file, png_file)
     compared = compare(
         data,
         models,

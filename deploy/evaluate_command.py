@@ -10,7 +10,7 @@ from pathlib import Path
 from headrace.deploy.counting import counting
 from headrace.features.user_row import entries_of
 from headrace.online_model.evaluation.comparison import Comparison, compare_models
-from headrace.online_model.evaluation.models import StreamContext, build, require_known
+from headrace.online_model.evaluation.models import StreamContext, build, require_known, require_package
 from headrace.online_model.evaluation.stream_model import StreamStep
 from headrace.online_model.evaluation.written import as_json
 from headrace.schemas import Event, shopper_id
@@ -65,6 +65,15 @@ def evaluate(
             clock=time.perf_counter_ns,
             progress=progress,
         )
+
+
+def require_places(json_file: Path | None, picture: Path | None) -> None:
+    """Raise EvaluationRefused or MissingPackage where what is found could not be written: better before a long run than after it."""
+    for option, file in (("json", json_file), ("png", picture)):
+        if file is not None and not file.parent.is_dir():
+            raise EvaluationRefused(f"{option}: a file in a folder that exists was expected; there is no folder {file.parent}")
+    if picture is not None:
+        require_package("matplotlib", "--png")
 
 
 def write(comparison: Comparison, data: str, *, seed: int, open_sessions: int, json_file: Path | None, picture: Path | None) -> None:

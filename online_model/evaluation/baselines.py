@@ -95,7 +95,7 @@ class SessionNeighbours:
     """Session-based nearest neighbours (V-SkNN; Ludewig and Jannach, UMUAI 28, 2018), its index updated at each step.
 
     The newest `sessions_per_item` sessions with each item are remembered. A query weighs the session's last `reach` distinct items
-    linearly by recency, takes the `neighbours` most similar sessions, and lets each vote for its items.
+    linearly by recency, takes the `neighbours` most similar sessions, and lets each vote for its distinct items.
     """
 
     def __init__(
@@ -112,20 +112,17 @@ class SessionNeighbours:
         self._begun = 0
 
     def rank(self, shopper_id: str, history: Sequence[HistoryEntry], k: int) -> Sequence[str]:
-        """Return what the sessions most like the shopper's last one vote for; that one itself has no vote."""
+        """Return what the sessions most like the shopper's last one vote for, that one itself among them, which makes returns likely."""
         similarity: dict[int, float] = {}
         recent = list(islice(_distinct(reversed(last_session(history))), self._reach))
         for place, item in enumerate(recent):
             weight = 1.0 - place / self._reach
             for other in self._with_item.get(item, ()):
                 similarity[other] = similarity.get(other, 0.0) + weight
-        similarity.pop(self._current.get(shopper_id, -1), None)
         places = {item: place for place, item in enumerate(recent)}
         total: Scores = {}
         for other, likeness in nlargest(self._neighbours, similarity.items(), key=lambda pair: pair[1]):
-            items = self._sessions.get(other)
-            if items is None:
-                continue
+            items = dict.fromkeys(self._sessions.get(other, ()))
             newest_shared = min((places[item] for item in items if item in places), default=self._reach)
             vote = likeness * (1.0 - newest_shared / (self._reach + 1))
             for item in items:

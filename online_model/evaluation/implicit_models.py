@@ -11,6 +11,10 @@ from headrace.online_model.evaluation.baselines import Popularity, best
 from headrace.schemas import HistoryEntry
 
 FACTORS = 64
+# The weight of a seen pair against an unseen one; the paper's own choice.
+ALPHA = 40.0
+# Ten times the package's default, with which its steps are too few for so few pairs.
+LEARNING_RATE = 0.1
 
 
 class _Refitted(ABC):
@@ -71,7 +75,7 @@ class AlternatingLeastSquares(_Refitted):
     def _fit(self, counts: Any) -> None:
         from implicit.cpu.als import AlternatingLeastSquares as Fit
 
-        self._model = Fit(factors=FACTORS, num_threads=1, random_state=self._seed)
+        self._model = Fit(factors=FACTORS, alpha=ALPHA, num_threads=1, random_state=self._seed)
         self._model.fit(counts, show_progress=False)
 
     def _best(self, known: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -93,7 +97,7 @@ class BayesianPersonalisedRanking(_Refitted):
     def _fit(self, counts: Any) -> None:
         from implicit.cpu.bpr import BayesianPersonalizedRanking as Fit
 
-        model = Fit(factors=FACTORS, num_threads=1, random_state=self._seed)
+        model = Fit(factors=FACTORS, learning_rate=LEARNING_RATE, num_threads=1, random_state=self._seed)
         model.fit(counts, show_progress=False)
         self._items = model.item_factors
 

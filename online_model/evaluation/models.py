@@ -42,14 +42,14 @@ def _headrace(seed: int, context: StreamContext) -> StreamModel:
 def _als(seed: int, context: StreamContext) -> StreamModel:
     from headrace.online_model.evaluation.implicit_models import AlternatingLeastSquares
 
-    _require("als", "implicit")
+    require_package("implicit", "the model als")
     return AlternatingLeastSquares(context.steps_per_refit, seed)
 
 
 def _bpr(seed: int, context: StreamContext) -> StreamModel:
     from headrace.online_model.evaluation.implicit_models import BayesianPersonalisedRanking
 
-    _require("bpr", "implicit")
+    require_package("implicit", "the model bpr")
     return BayesianPersonalisedRanking(context.steps_per_refit, seed)
 
 
@@ -91,8 +91,9 @@ def require_known(names: Sequence[str]) -> None:
             raise UnknownModel(f"models: one of {known}, or one of these with {endings} behind its name, was expected, not {name!r}")
 
 
-def _require(model: str, package: str) -> None:
+def require_package(package: str, what: str) -> None:
+    """Raise MissingPackage, which says how to install it, where a package of the extra `evaluate` is not there; `what` needs it."""
     try:
         import_module(package)
     except ImportError:
-        raise MissingPackage(f"the model {model} needs the package {package}: pip install 'headrace[evaluate]'") from None
+        raise MissingPackage(f"{what} needs the package {package}; install it with: pip install 'headrace[evaluate]'") from None
