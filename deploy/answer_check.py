@@ -3,14 +3,12 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
 from headrace.deploy.asker import Answer
 from headrace.online_model.scorer import Scorer, score_with
-from headrace.schemas import HistoryEntry, ModelUpdate
-from headrace.schemas.feature_rows import Kind
+from headrace.schemas import ModelUpdate
 from headrace.streams.weights_channel import WeightsFollower
 
 TOLERANCE = 1e-3
@@ -67,11 +65,9 @@ def check_answers(bootstrap: str, answers: Sequence[Answer], timeout_s: float = 
 
 def is_same(answer: Answer, replica: Scorer) -> bool:
     """Whether the replica, which holds the version that the answer names, gives the same probabilities."""
-    # The question names no times; the gateway then takes all steps for one moment's.
-    history = [HistoryEntry(item, cast(Kind, kind), 0) for item, kind in answer.history]
     with replica.live() as copy:
         rows = np.array([copy.rows.get(item, 0) for item in answer.probabilities], np.int64)
-        [scored] = score_with(copy, [history], [rows], best=1)
+        [scored] = score_with(copy, [answer.history], [rows], best=1)
         if answer.sha256 != copy.sha256:
             return False
     told = np.array(list(answer.probabilities.values()))

@@ -7,14 +7,16 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from headrace.schemas import Step
+import msgspec
+
+from headrace.schemas import HistoryEntry
 
 
 @dataclass(frozen=True)
 class Answer:
     """What the Transformer said of a history, and the weights that it named."""
 
-    history: tuple[Step, ...]
+    history: tuple[HistoryEntry, ...]
     probabilities: dict[str, float]
     version: int
     sha256: str
@@ -23,7 +25,7 @@ class Answer:
 class Asker:
     """Asks the gateway `POST /v1/predict` again and again, and keeps the answers."""
 
-    def __init__(self, port: int, histories: Callable[[], Sequence[Sequence[Step]]], every_s: float = 0.1) -> None:
+    def __init__(self, port: int, histories: Callable[[], Sequence[Sequence[HistoryEntry]]], every_s: float = 0.1) -> None:
         self.answers: list[Answer] = []
         self.failed = 0
         self._port = port
@@ -58,9 +60,10 @@ class Asker:
                 connection.close()
 
 
-def ask(connection: http.client.HTTPConnection, history: tuple[Step, ...]) -> Answer:
+def ask(connection: http.client.HTTPConnection, history: tuple[HistoryEntry, ...]) -> Answer:
     """Ask for one history. Raises OSError, HTTPException, or ValueError for an answer that is no answer."""
-    body = json.dumps({"history": [{"item_id": item, "kind": kind} for item, kind in history], "k": 20})
+    steps = [{name: value for name, value in msgspec.structs.asdict(entry).items() if value is not None} for entry in history]
+    body = json.dumps({"history": steps, "k": 20})
     connection.request("POST", "/v1/predict", body, {"Content-Type": "application/json"})
     response = connection.getresponse()
     raw = response.read()

@@ -18,7 +18,7 @@ from headrace.deploy.settings import Settings
 from headrace.deploy.supervisor import Supervisor
 from headrace.deploy.tally import Tally, difference
 from headrace.features.online_store import OnlineStore, connect
-from headrace.schemas import Event, Step
+from headrace.schemas import Event, HistoryEntry
 from headrace.schemas.topics import RECOMMENDATIONS
 from headrace.streams.kafka import ensure_topics
 from headrace.streams.readers import count_events, open_events
@@ -64,7 +64,7 @@ class Watcher:
     """Where a demo tells what happens: `say` takes lines, `show` the picture of a moment with the newest list's shopper's steps."""
 
     say: Callable[[str], None]
-    show: Callable[[Picture, Sequence[Step]], None] = field(default=lambda picture, history: None)
+    show: Callable[[Picture, Sequence[HistoryEntry]], None] = field(default=lambda picture, history: None)
 
 
 class Demo:

@@ -16,7 +16,7 @@ from headrace.deploy.demo_view import draw, in_words, line
 from headrace.deploy.monitor import Picture
 from headrace.deploy.parts import DEMO_PARTS
 from headrace.deploy.settings import Settings
-from headrace.schemas import Step
+from headrace.schemas import HistoryEntry
 
 WORDS_EVERY = 5
 
@@ -53,7 +53,7 @@ def show_demo(options: DemoOptions, settings: Settings, *, plain: bool, json_fil
 def _plain() -> Iterator[Watcher]:
     shown = 0
 
-    def show(picture: Picture, history: Sequence[Step]) -> None:
+    def show(picture: Picture, history: Sequence[HistoryEntry]) -> None:
         nonlocal shown
         print(line(picture), flush=True)
         if shown % WORDS_EVERY == 0 and picture.newest is not None:
@@ -71,7 +71,7 @@ def _live(title: str) -> Iterator[Watcher]:
     console = Console()
     with Live("starting Kafka, Redis and the parts ...", console=console, refresh_per_second=4) as live:
 
-        def show(picture: Picture, history: Sequence[Step]) -> None:
+        def show(picture: Picture, history: Sequence[HistoryEntry]) -> None:
             live.update(draw(picture, history, title))
 
         say: Callable[[str], None] = live.console.print

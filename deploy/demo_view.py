@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headrace.deploy.monitor import Picture
-from headrace.schemas import Step
+from headrace.schemas import HistoryEntry
 
 WHY = {
     "covisitation": "often goes with what was just seen",
@@ -22,7 +22,7 @@ VERBS = {"view": "looked at", "cart": "put into the cart", "purchase": "bought"}
 SHOWN_ITEMS = 5
 
 
-def draw(picture: Picture, history: Sequence[Step], title: str) -> RenderableType:
+def draw(picture: Picture, history: Sequence[HistoryEntry], title: str) -> RenderableType:
     """Return the live view of a moment."""
     flow = _table(
         ("published", f"{picture.published:,}" + (f" of {picture.total:,}" if picture.total else "")),
@@ -59,11 +59,13 @@ def drift_state(picture: Picture) -> str:
     return f"{picture.drift_alerts} alerts" if picture.drift_alerts else "quiet"
 
 
-def in_words(picture: Picture, history: Sequence[Step]) -> list[str]:
+def in_words(picture: Picture, history: Sequence[HistoryEntry]) -> list[str]:
     """Return the newest list as sentences: what the shopper did, and what comes first for them and why."""
     if picture.newest is None:
         return ["nothing yet"]
-    told = [f"{picture.newest.shopper_id} {', '.join(f'{VERBS[kind]} {item}' for item, kind in history[-3:]) or 'is here'}; now first:"]
+    told = [
+        f"{picture.newest.shopper_id} {', '.join(f'{VERBS[step.kind]} {step.item_id}' for step in history[-3:]) or 'is here'}; now first:"
+    ]
     for place, item in enumerate(picture.newest.items[:SHOWN_ITEMS], start=1):
         told.append(f"  {place}. {item.item_id} ({100 * item.score:.1f}%), {WHY[item.part]}")
     return told

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from headrace.deploy.tally import Tally
 from headrace.features.user_row import entries_of
-from headrace.schemas import Event, InvalidMessage, Step, shopper_id
+from headrace.schemas import Event, HistoryEntry, InvalidMessage, shopper_id
 from headrace.streams.publisher import EventPublisher
 from headrace.streams.replay_rate import Pace
 
@@ -28,7 +28,7 @@ class Replay:
         self._rate = rate
         self._seconds = seconds
         self._publisher = EventPublisher(bootstrap, source=source)
-        self._recent: OrderedDict[str, list[Step]] = OrderedDict()
+        self._recent: OrderedDict[str, list[HistoryEntry]] = OrderedDict()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
@@ -54,7 +54,7 @@ class Replay:
         if self.failure is not None:
             raise self.failure
 
-    def recent(self) -> list[tuple[str, Sequence[Step]]]:
+    def recent(self) -> list[tuple[str, Sequence[HistoryEntry]]]:
         """Return the shoppers who were here last, with their last steps."""
         with self._lock:
             return [(shopper, list(steps)) for shopper, steps in self._recent.items()]
@@ -90,7 +90,7 @@ class Replay:
         shopper = shopper_id(event)
         with self._lock:
             steps = self._recent.setdefault(shopper, [])
-            steps += [(entry.item_id, entry.kind) for entry in entries_of(event)]
+            steps += entries_of(event)
             del steps[:-RECENT_STEPS]
             self._recent.move_to_end(shopper)
             if len(self._recent) > RECENT_SHOPPERS:

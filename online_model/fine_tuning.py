@@ -1,92 +1,124 @@
 """Incremental fine-tuning: a few optimizer steps on the newest events and a replay of older ones, judged before it is kept.
 
-Sampled softmax with log-q correction (Bengio and Senécal, 2008; Yi et al., RecSys 2019): negatives are drawn from the recent
-stream, and each logit is lowered by the log of how often its item is drawn. The dense part learns by Adam, the item table by its
-lazy form, which touches only the rows of a batch.
+The dense part learns by Adam, the item table by its lazy form, which touches only the rows of a batch (`tuning_loss` has the
+loss). Before that, new items start beside the items around them and the targets of new steps are pulled to theirs
+(`instant_rules`), so that one event is enough for an item to be found.
 """
 
-import random
-from collections import deque
-from collections.abc import Sequence
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from headrace.online_model.gate import Verdict, judge
+from headrace.online_model.history_ring import HistoryRing, KeptHistories, joined
+from headrace.online_model.instant_rules import contexts_of_new, contexts_of_steps, pull_to_context, start_by_context
 from headrace.online_model.lazy_adam import Adam, LazyAdam
-from headrace.online_model.scorer import KIND_ROWS
-from headrace.online_model.transformer import UNKNOWN, pad
+from headrace.online_model.step_batch import Numbers, encode_numbers
+from headrace.online_model.tuning_loss import last_news_losses, training_loss
 from headrace.online_model.weights import ITEM_TABLE, ModelCopy, delta_payload, dense_names
-from headrace.schemas import Step
+from headrace.schemas import HistoryEntry
 
-NEVER = -1e9
+# Rows that were there before this tuner count as seen this often, so that what they have learned is not pulled away.
+SEEN_BEFORE = 50.0
+DRIFT_SCALE, DRIFT_ROUNDS = 2.0, 8
 
 
 @dataclass(frozen=True)
 class TuningPlan:
-    """How a round learns: `steps` optimizer steps on batches of `batch` histories, half new and half replayed."""
+    """How a round learns: `steps` optimizer steps on batches of `batch` histories, half new and half replayed.
 
-    steps: int = 2
+    A step whose target is put into the cart or bought weighs `cart_weight` or `purchase_weight` times a view. In one round at most
+    `per_shopper` histories of one shopper are learned from, and the rate at which one comes is even over its steps. A round stops
+    after the step in which `round_limit_s` passes. `start_share` and `pull` are how far a new item starts, and a target is pulled,
+    towards the items around it; 0 switches these off.
+    """
+
+    steps: int = 4
     batch: int = 128
-    negatives: int = 1024
+    negatives: int = 2048
     dense_rate: float = 3e-3
-    item_rate: float = 2e-2
+    item_rate: float = 1e-2
     replay: int = 20_000
     recent: int = 20_000
     held_back: int = 256
     held_back_share: float = 0.1
+    start_share: float = 0.9
+    pull: float = 0.5
+    cart_weight: float = 1.5
+    purchase_weight: float = 2.0
+    per_shopper: int = 8
+    round_limit_s: float = math.inf
 
 
 @dataclass(frozen=True)
 class Round:
-    """What a round did: the verdict, the touched rows of the item table, the ids of new items, and the losses before learning."""
+    """What a round did: the verdict, the touched rows of the item table, the ids of new items, and the losses before learning.
+
+    `held_back` tells which of the losses' histories were kept for the gate; `steps` is the number of optimizer steps made.
+    """
 
     verdict: Verdict
     touched: Tensor
     new_items: list[str]
     losses: list[float]
     held_back: list[bool] = field(default_factory=list)
+    steps: int = 0
 
 
 class FineTuner:
-    """Trains a candidate beside the live weights. `live` is what was published last; a round that fails returns to it."""
+    """Trains a candidate beside the live weights. `live` is what was published last; a round that fails returns to it.
 
-    def __init__(self, live: ModelCopy, plan: TuningPlan | None = None, seed: int = 1) -> None:
+    `rate_scale` multiplies the learning rates: 1, but 2 after `quicken`, from where it falls back within 8 rounds.
+    """
+
+    def __init__(self, live: ModelCopy, plan: TuningPlan | None = None, seed: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
         self.live = live
         self.plan = plan or TuningPlan()
-        self._random = random.Random(seed)
-        self._generator = torch.Generator().manual_seed(seed)
-        self._replay: deque[list[tuple[int, int]]] = deque(maxlen=self.plan.replay)
-        self._recent: deque[int] = deque(maxlen=self.plan.recent)
-        self._held_back: deque[list[tuple[int, int]]] = deque(maxlen=self.plan.held_back)
-        self._counts = torch.zeros(0)
+        self.rate_scale = 1.0
+        self._clock = clock
+        self._random = np.random.default_rng(seed)
+        # torch draws new rows and what dropout leaves out from one generator of the process; this is its state for us alone.
+        self._torch_state = torch.Generator().manual_seed(seed).get_state()
+        self._length = live.model.shape.length + 1
+        self._replay = HistoryRing(self.plan.replay, self._length)
+        self._held_back = HistoryRing(self.plan.held_back, self._length)
+        self._recent = np.zeros(0, np.int64)
+        self._seen = np.full(len(live.items), SEEN_BEFORE)
+        self._nameless = 0
+        self._kind_weights = torch.tensor([1.0, self.plan.cart_weight, self.plan.purchase_weight])
         self._start()
 
-    def run(self, histories: Sequence[Sequence[Step]], steps: int | None = None) -> Round:
-        """Learn from histories of (item id, kind), oldest first, whose last step is new, and judge the result.
+    def run(
+        self,
+        histories: Sequence[Sequence[HistoryEntry]],
+        steps: int | None = None,
+        *,
+        shoppers: Sequence[str] | None = None,
+        fresh: Sequence[int] | None = None,
+    ) -> Round:
+        """Learn from histories, oldest step first, of which the last `fresh` steps are new (1 unless told), and judge the result.
 
-        The losses returned are those of each history's last step before anything was learned from it. A tenth of the
-        histories is held back for the gate and not learned from. `steps` takes the place of the plan's.
+        `shoppers` are whose they are; unless told, each is another's. The losses returned are those of each history's last step that
+        differs from the one before, before anything was learned from it; histories without one have none. A share of the histories
+        is held back for the gate and learned from once they are too old for it. `steps` takes the place of the plan's.
         """
-        new_items = self._add_new_items(histories)
-        encoded = [[(self._candidate.rows[item], KIND_ROWS[kind]) for item, kind in history] for history in histories]
-        encoded = [history[-self._length() - 1 :] for history in encoded if len(history) > 1]
-        for history in histories:
-            self._notice(self._candidate.rows[history[-1][0]])
-        if not encoded:
-            return Round(Verdict(False, "no history has two steps"), torch.zeros(0, dtype=torch.long), new_items, [])
-        negatives = self._draw_negatives()
-        losses = last_step_losses(self._candidate, encoded, negatives, self._log_q())
-        kept_aside = [self._random.random() < self.plan.held_back_share for _ in encoded]
-        self._held_back.extend(history for history, aside in zip(encoded, kept_aside, strict=True) if aside)
-        learned = [history for history, aside in zip(encoded, kept_aside, strict=True) if not aside]
-        touched = self._learn(learned, steps or self.plan.steps) if learned else torch.zeros(0, dtype=torch.long)
-        self._replay.extend(learned)
-        first_new = len(self._candidate.items) - len(new_items)
-        touched = torch.unique(torch.cat([touched, torch.arange(first_new, len(self._candidate.items))]))
-        return Round(self._judge(negatives), touched, new_items, losses.tolist(), kept_aside)
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._torch_state)
+            learned = self._run(histories, steps or self.plan.steps, self._numbered(shoppers, len(histories)), fresh)
+            self._torch_state = torch.get_rng_state()
+        self.rate_scale = max(1.0, self.rate_scale - (DRIFT_SCALE - 1.0) / DRIFT_ROUNDS)
+        return learned
+
+    def quicken(self) -> None:
+        """Learn at twice the rate for now, since the shop has changed."""
+        self.rate_scale = DRIFT_SCALE
 
     def payload(self, learned: Round) -> bytes:
         """Return the delta from the live weights to the candidate."""
@@ -95,7 +127,11 @@ class FineTuner:
     def accept(self, touched: Tensor, new_items: Sequence[str], version: int, sha256: str) -> None:
         """Make the candidate the live weights, under the name that it was published with."""
         self.live.add_items(new_items)
-        _copy(self._candidate, self.live, touched)
+        theirs, ours = dict(self._candidate.model.named_parameters()), dict(self.live.model.named_parameters())
+        with torch.no_grad():
+            for name in dense_names(self.live.model):
+                ours[name].copy_(theirs[name])
+            self.live.put_rows(touched, theirs[ITEM_TABLE][touched])
         self.live.version, self.live.sha256 = version, sha256
 
     def reject(self) -> None:
@@ -110,13 +146,32 @@ class FineTuner:
             self._start()
         # Rows of items that came with the candidate are gone; histories that name them are of no more use.
         size = len(self.live.items)
-        for kept in (self._replay, self._held_back):
-            usable = [history for history in kept if all(row < size for row, _ in history)]
-            kept.clear()
-            kept.extend(usable)
-        self._recent = deque((row for row in self._recent if row < size), maxlen=self.plan.recent)
-        rows = torch.tensor(self._recent, dtype=torch.long)
-        self._counts = torch.bincount(rows, minlength=self._candidate.model.capacity).float()
+        self._replay.forget_rows_from(size)
+        self._held_back.forget_rows_from(size)
+        self._recent = self._recent[self._recent < size]
+        self._seen = self._seen[:size]
+
+    def _run(self, histories: Sequence[Sequence[HistoryEntry]], steps: int, shoppers: Numbers, fresh: Sequence[int] | None) -> Round:
+        new_items = self._add_new_items(histories)
+        numbers, lengths = encode_numbers(histories, self._candidate.rows, self._length)
+        # An empty history is encoded as one unknown step, of which there is nothing to learn.
+        told = np.ones(len(lengths), np.int64) if fresh is None else np.asarray(fresh, np.int64)
+        self._notice(numbers[:, :, 0], lengths, told)
+        news = ((numbers[:, 1:, 0] != numbers[:, :-1, 0]) & (numbers[:, 1:, 0] != 0)).any(axis=1)
+        usable, told = KeptHistories(numbers, lengths, shoppers).only(news), told[news]
+        first_new = len(self._candidate.items) - len(new_items)
+        new_rows = torch.arange(first_new, len(self._candidate.items))
+        if not len(usable):
+            return Round(Verdict(False, "no history has two steps that differ"), new_rows, new_items, [])
+        negatives, log_q = self._draw_negatives(), self._log_q()
+        losses = last_news_losses(self._candidate.model, usable, negatives, log_q)
+        aside = self._random.random(len(usable)) < self.plan.held_back_share
+        learned = usable.only(~aside)
+        pulled = self._apply_instant_rules(usable, learned, told[~aside], first_new)
+        touched, made = self._learn(learned, steps, log_q)
+        self._replay.add(joined([learned, self._held_back.add(usable.only(aside))]))
+        touched = torch.unique(torch.cat([*touched, pulled, new_rows]))
+        return Round(self._judge(negatives, log_q), touched, new_items, losses.tolist(), aside.tolist(), made)
 
     def _is_finite(self) -> bool:
         return all(bool(torch.isfinite(parameter).all()) for parameter in self._candidate.model.parameters())
@@ -124,100 +179,93 @@ class FineTuner:
     def _start(self) -> None:
         self._candidate = ModelCopy(self.live.model.shape)
         self._candidate.copy_from(self.live)
-        self._candidate.model.requires_grad_(True)
-        self._make_optimizers()
-
-    def _make_optimizers(self) -> None:
         parameters = dict(self._candidate.model.named_parameters())
-        dense = [parameters[name] for name in dense_names(self._candidate.model)]
+        dense = [parameters[name].requires_grad_(True) for name in dense_names(self._candidate.model)]
         self._dense_optimizer = Adam(dense, self.plan.dense_rate)
         self._item_optimizer = LazyAdam(parameters[ITEM_TABLE], self.plan.item_rate)
 
-    def _length(self) -> int:
-        return self._candidate.model.shape.length
+    def _numbered(self, shoppers: Sequence[str] | None, count: int) -> Numbers:
+        """Return a number for each history, the same for the same shopper."""
+        if shoppers is None:
+            self._nameless += count
+            return np.arange(-self._nameless, count - self._nameless)
+        # Not `hash`, which differs from process to process; positive, to be apart from the nameless.
+        digests = b"".join(blake2b(shopper.encode(errors="replace"), digest_size=8).digest() for shopper in shoppers)
+        return np.frombuffer(digests, np.int64) & 0x7FFFFFFFFFFFFFFF
 
-    def _add_new_items(self, histories: Sequence[Sequence[Step]]) -> list[str]:
+    def _add_new_items(self, histories: Sequence[Sequence[HistoryEntry]]) -> list[str]:
         known = self._candidate.rows
-        new_items = list(dict.fromkeys(item for history in histories for item, _ in history if item not in known))
+        new_items = list(dict.fromkeys(entry.item_id for history in histories for entry in history if entry.item_id not in known))
         capacity = self._candidate.model.capacity
         self._candidate.add_items(new_items)
         if self._candidate.model.capacity != capacity:
-            self._candidate.model.requires_grad_(True)
+            self._candidate.model.items.weight.requires_grad_(False)
             self._item_optimizer.follow(self._candidate.model.items.weight)
+        self._seen = np.concatenate([self._seen, np.zeros(len(self._candidate.items) - len(self._seen))])
         return new_items
 
-    def _notice(self, row: int) -> None:
-        if len(self._recent) == self.plan.recent:
-            self._counts[self._recent[0]] -= 1
-        self._recent.append(row)
-        if row >= len(self._counts):
-            self._counts = functional.pad(self._counts, (0, self._candidate.model.capacity - len(self._counts)))
-        self._counts[row] += 1
+    def _notice(self, rows: Numbers, lengths: Numbers, fresh: Numbers) -> None:
+        """Count the new steps among those that negatives are drawn from."""
+        places = np.arange(rows.shape[1])
+        new = rows[(places >= (lengths - fresh)[:, None]) & (places < lengths[:, None]) & (rows != 0)]
+        self._recent = np.concatenate([self._recent, new])[-self.plan.recent :]
+        np.add.at(self._seen, new, 1.0)
 
     def _log_q(self) -> Tensor:
         """Return, for each row of the table, the log of the share at which it is drawn as a negative."""
-        counts = functional.pad(self._counts, (0, self._candidate.model.capacity - len(self._counts)))
-        return ((counts + 1) / (counts.sum() + len(counts))).log()
+        counts = np.bincount(self._recent, minlength=self._candidate.model.capacity) + 1.0
+        return torch.from_numpy(np.log(counts / counts.sum())).float()
 
     def _draw_negatives(self) -> Tensor:
-        places = torch.randint(len(self._recent), (self.plan.negatives,), generator=self._generator)
-        recent = torch.tensor(self._recent)
-        return recent[places]
+        return torch.from_numpy(self._random.choice(self._recent, self.plan.negatives))
 
-    def _learn(self, histories: Sequence[list[tuple[int, int]]], steps: int) -> Tensor:
-        touched = []
-        for _ in range(steps):
-            new = self._random.sample(histories, min(len(histories), self.plan.batch // 2))
-            old = self._random.choices(self._replay, k=self.plan.batch - len(new)) if self._replay else []
-            rows, kinds, _ = pad([*new, *old], self._length() + 1)
-            negatives = self._draw_negatives()
-            loss = sampled_softmax_loss(self._candidate, rows, kinds, negatives, self._log_q())
-            loss.mean().backward()
-            self._dense_optimizer.step()
-            self._item_optimizer.step()
-            touched += [rows.flatten(), negatives]
-        rows_touched: Tensor = torch.unique(torch.cat(touched))
-        return rows_touched
+    def _apply_instant_rules(self, usable: KeptHistories, learned: KeptHistories, fresh: Numbers, first_new: int) -> Tensor:
+        """Let new items start, and targets that are not held back be pulled, by what is around them; return the rows moved."""
+        table = self._candidate.model.items.weight
+        start_by_context(table, contexts_of_new(usable.numbers[:, :, 0], first_new), self.plan.start_share)
+        pulled = contexts_of_steps(learned.numbers[:, :, 0], learned.lengths, fresh)
+        strength = torch.from_numpy(self.plan.pull / (1.0 + self._seen[pulled.items])).to(table.dtype)
+        pull_to_context(table, pulled, strength)
+        return torch.from_numpy(pulled.items)
 
-    def _judge(self, negatives: Tensor) -> Verdict:
+    def _learn(self, new: KeptHistories, steps: int, log_q: Tensor) -> tuple[list[Tensor], int]:
+        """Make the optimizer's steps; return the rows touched and the number of steps made before the time was up."""
+        deadline_s = self._clock() + self.plan.round_limit_s
+        drawn: Counter[int] = Counter()
+        touched: list[Tensor] = []
+        self._candidate.model.train()
+        for step in range(steps):
+            batch = self._draw_batch(new, drawn, -(-self.plan.per_shopper * (step + 1) // steps))
+            if len(batch):
+                loss, rows = training_loss(self._candidate.model, batch, self._draw_negatives(), log_q, self._kind_weights)
+                loss.backward()
+                self._dense_optimizer.step(self.rate_scale)
+                if rows.vectors.grad is not None:
+                    self._item_optimizer.step(rows.rows, rows.vectors.grad, self.rate_scale)
+                touched.append(rows.rows)
+            if self._clock() >= deadline_s:
+                break
+        self._candidate.model.eval()
+        return touched, len(touched)
+
+    def _draw_batch(self, new: KeptHistories, drawn: Counter[int], allowed: int) -> KeptHistories:
+        """Draw new histories and older ones, and leave out those of shoppers of whom `allowed` have been drawn in this round."""
+        share = self.plan.batch // 2 if len(self._replay) else self.plan.batch
+        fresh = new.only(self._random.permutation(len(new))[:share])
+        batch = joined([fresh, self._replay.draw(self._random, self.plan.batch - len(fresh))])
+        kept = np.ones(len(batch), bool)
+        for place, shopper in enumerate(batch.shoppers.tolist()):
+            drawn[shopper] += 1
+            kept[place] = drawn[shopper] <= allowed
+        return batch.only(kept)
+
+    def _judge(self, negatives: Tensor, log_q: Tensor) -> Verdict:
+        if not self._is_finite():
+            return judge(torch.zeros(0), torch.zeros(0), finite=False)
         size = len(self.live.items)
-        events = [history for history in self._held_back if all(row < size for row, _ in history)]
-        if not events or not self._is_finite():
-            return judge(torch.zeros(0), torch.zeros(0), finite=self._is_finite())
+        events = self._held_back.all().of_rows_below(size)
         common = negatives[negatives < size]
-        log_q = self._log_q()
-        candidate = last_step_losses(self._candidate, events, common, log_q)
-        return judge(candidate, last_step_losses(self.live, events, common, log_q), finite=True)
-
-
-def sampled_softmax_loss(copy: ModelCopy, rows: Tensor, kinds: Tensor, negatives: Tensor, log_q: Tensor) -> Tensor:
-    """Return the loss of every step that has a step before it, (steps,). `rows` and `kinds` are (batch, length)."""
-    known = rows[:, 1:] != UNKNOWN
-    vectors = copy.model(rows[:, :-1], kinds[:, :-1])[known]
-    return _losses(copy, vectors, rows[:, 1:][known], negatives, log_q)
-
-
-@torch.no_grad()
-def last_step_losses(copy: ModelCopy, histories: Sequence[list[tuple[int, int]]], negatives: Tensor, log_q: Tensor) -> Tensor:
-    """Return the loss of the last step of each history, (histories,), against the same negatives."""
-    rows, kinds, lengths = pad(histories, copy.model.shape.length + 1)
-    places = torch.arange(len(rows))
-    vectors = copy.model(rows[:, :-1], kinds[:, :-1])[places, lengths - 2]
-    return _losses(copy, vectors, rows[places, lengths - 1], negatives, log_q)
-
-
-def _losses(copy: ModelCopy, vectors: Tensor, targets: Tensor, negatives: Tensor, log_q: Tensor) -> Tensor:
-    embedded = copy.model.items(torch.cat([targets, negatives]))
-    right = (vectors * embedded[: len(targets)]).sum(dim=1) - log_q[targets]
-    wrong = vectors @ embedded[len(targets) :].T - log_q[negatives]
-    wrong = wrong.masked_fill(negatives[None, :] == targets[:, None], NEVER)
-    logits = torch.cat([right[:, None], wrong], dim=1)
-    return functional.cross_entropy(logits, torch.zeros(len(targets), dtype=torch.long), reduction="none")
-
-
-@torch.no_grad()
-def _copy(source: ModelCopy, target: ModelCopy, touched: Tensor) -> None:
-    from_parameters, to_parameters = dict(source.model.named_parameters()), dict(target.model.named_parameters())
-    for name in dense_names(source.model):
-        to_parameters[name].copy_(from_parameters[name])
-    to_parameters[ITEM_TABLE].index_copy_(0, touched, from_parameters[ITEM_TABLE][touched])
+        if not len(events):
+            return judge(torch.zeros(0), torch.zeros(0), finite=True)
+        candidate = last_news_losses(self._candidate.model, events, common, log_q)
+        return judge(candidate, last_news_losses(self.live.model, events, common, log_q), finite=True)

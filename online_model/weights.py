@@ -35,12 +35,16 @@ class ModelCopy:
 
     `units` holds the unit vector of each row of the item table, (capacity, width), so that no answer has to compute them; whoever
     writes into the table otherwise than by the methods here calls `renew_units`. `epoch` rises whenever a row may have come to
-    stand for another item; while it stays, rows of items that were known keep their meaning and new ones may follow.
+    stand for another item; while it stays, rows of items that were known keep their meaning and new ones may follow. The weights
+    that a copy begins with follow from `seed` alone.
     """
 
-    def __init__(self, shape: TransformerShape | None = None, device: str | torch.device = "cpu") -> None:
+    def __init__(self, shape: TransformerShape | None = None, device: str | torch.device = "cpu", seed: int = 1) -> None:
         self.device = torch.device(device)
-        self.model = NextItemTransformer(shape or TransformerShape(), FIRST_CAPACITY).to(self.device).requires_grad_(False).eval()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = NextItemTransformer(shape or TransformerShape(), FIRST_CAPACITY)
+        self.model = model.to(self.device).requires_grad_(False).eval()
         self.items: list[str] = [""]
         self.rows: dict[str, int] = {}
         self.units = torch.zeros(0)

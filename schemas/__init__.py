@@ -3,7 +3,7 @@
 from headrace.schemas.dead_letters import DeadLetter
 from headrace.schemas.drift_alerts import DriftAlert
 from headrace.schemas.events import Attribution, Click, Event, OrderLine, Purchase, shopper_id
-from headrace.schemas.feature_rows import Cause, HistoryEntry, ItemChange, ItemRow, Pane, SessionRow, Step, UserRow
+from headrace.schemas.feature_rows import Cause, HistoryEntry, ItemChange, ItemRow, Pane, SessionRow, UserRow
 from headrace.schemas.model_updates import ModelUpdate
 from headrace.schemas.recommendations import Recommendation, RecommendedItem
 from headrace.schemas.wire import InvalidMessage, check_event, decode, encode, headers
@@ -26,7 +26,6 @@ __all__ = [
     "Recommendation",
     "RecommendedItem",
     "SessionRow",
-    "Step",
     "UserRow",
     "check_event",
     "decode",

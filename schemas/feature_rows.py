@@ -12,8 +12,6 @@ from headrace.schemas.fields import END, Amount, Count, Id, NewestTimes, Offsets
 
 ShopperId = Annotated[str, Meta(min_length=1, max_length=136, description="a user id, or 'session:' and a guest's session id")]
 Kind = Literal["view", "cart", "purchase"]
-# A step without its time: item id and kind.
-Step = tuple[str, str]
 
 
 class Cause(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):

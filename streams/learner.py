@@ -101,8 +101,9 @@ def example_of(kind: type[Click] | type[Purchase], received: Any) -> Example | N
         metrics.UNREADABLE.labels(COMPONENT).inc()
         return None
     place = Place(f"{message.topic}/{message.partition}", message.offset, max(0, int(1000 * message.timestamp)))
-    steps = tuple((entry.item_id, entry.kind) for entry in entries_of(event))
-    return Example(shopper_id(event), steps, event.event_time_ms, place.published_ms, place.source, place.offset, received)
+    return Example(
+        shopper_id(event), tuple(entries_of(event)), event.event_time_ms, place.published_ms, place.source, place.offset, received
+    )
 
 
 def run(bootstrap: str, redis_url: str, home: Path, ready: threading.Event, log_level: str) -> None:

@@ -4,19 +4,19 @@ import hashlib
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from headrace.features.online_store import FEATURE_SERVICE, OnlineStore
 from headrace.online_model.drift import LossDrift, Shift
-from headrace.online_model.fine_tuning import FineTuner, Round
+from headrace.online_model.fine_tuning import DRIFT_ROUNDS, FineTuner, Round, TuningPlan
 from headrace.online_model.weights import NO_WEIGHTS, ModelCopy, chained_sha256, snapshot_payload
-from headrace.schemas import DriftAlert, ModelUpdate, Step, UserRow, encode
+from headrace.schemas import DriftAlert, ModelUpdate, encode
 from headrace.schemas.model_updates import Trigger
 from headrace.schemas.topics import DRIFT_ALERTS
 from headrace.schemas.wire import headers, now_ms
 from headrace.streams import kafka, metrics
 from headrace.streams.lifetime import collect_garbage_seldom
+from headrace.streams.shopper_histories import ShopperHistories
 from headrace.streams.training_buffer import Example, ExampleBuffer
 from headrace.streams.weights_channel import WeightsFollower, WeightsPublisher
 
@@ -28,6 +28,8 @@ SIGNAL = "prequential_loss"
 SNAPSHOT_EVERY = 20
 SAMPLED_TIMES = 64
 HURRIED_ROUNDS = 8
+# A usual round takes a tenth of a second.
+ROUND_LIMIT_S = 2.0
 BEHIND_MS = 2000
 RESTS = 3.0
 EVENTS_PER_ROUND = 512
@@ -51,7 +53,7 @@ class Trainer:
         self._histories = ShopperHistories(store.read_users)
         self._drift = LossDrift()
         live, newest = resume(bootstrap)
-        self._tuner = FineTuner(live)
+        self._tuner = FineTuner(live, TuningPlan(round_limit_s=ROUND_LIMIT_S))
         self._newest_version = newest.version if newest else 0
         self._whole = newest is not None and newest.version == live.version
         self._learned_events = newest.learned_events if newest and self._whole else 0
@@ -83,9 +85,16 @@ class Trainer:
         fresh = [example for example in examples if example.offset > self._offsets.get(example.source, -1)]
         if fresh:
             started_s = time.perf_counter()
-            histories = self._histories.extend(fresh)
+            newest = self._histories.extend(fresh)
             steps = self._tuner.plan.steps * min(MOST_ROUNDS_AT_ONCE, -(-len(fresh) // EVENTS_PER_ROUND))
-            learned = self._tuner.run(histories, steps)
+            learned = self._tuner.run(
+                [shopper.history for shopper in newest],
+                steps,
+                shoppers=[shopper.shopper_id for shopper in newest],
+                fresh=[shopper.fresh for shopper in newest],
+            )
+            if learned.steps < steps and learned.losses:
+                log.warning("a round was cut short", extra={"steps": learned.steps, "planned": steps, "limit_s": ROUND_LIMIT_S})
             for example in fresh:
                 self._offsets[example.source] = max(example.offset, self._offsets.get(example.source, -1))
             self._learned_events += len(fresh)
@@ -162,6 +171,7 @@ class Trainer:
             if shift is not None:
                 self._alert(shift, time_ms)
                 self._buffer.hurry(HURRIED_ROUNDS)
+                self._tuner.quicken()
 
     def _alert(self, shift: Shift, time_ms: int) -> None:
         rise = shift.after / shift.before - 1
@@ -178,40 +188,14 @@ class Trainer:
             model_version=version,
             event_time_ms=time_ms,
             created_ms=self._clock(),
-            reaction=f"the next {HURRIED_ROUNDS} rounds of fine-tuning begin at an eighth of the usual number of events",
+            reaction=f"the next {HURRIED_ROUNDS} rounds of fine-tuning begin at an eighth of the usual number of events; "
+            f"learning rates are doubled and fall back within {DRIFT_ROUNDS} rounds",
         )
         tags = headers(alert, event_id=alert.alert_id, time_ms=alert.created_ms, source=COMPONENT)
         self._alerts.produce(DRIFT_ALERTS.name, encode(alert), SIGNAL, headers=tags, on_delivery=kafka.must_arrive)
         self._alerts.flush(30.0)
         metrics.DRIFT_ALERTS.labels(SIGNAL).inc()
         log.warning("drift", extra={"signal": SIGNAL, "before": shift.before, "after": shift.after})
-
-
-class ShopperHistories:
-    """The last steps of each shopper, oldest first; for one not seen yet, what the online store has from before."""
-
-    def __init__(self, read: Callable[[Sequence[str]], list[UserRow | None]], length: int = 21, shoppers: int = 200_000) -> None:
-        self._read = read
-        self._length = length
-        self._shoppers = shoppers
-        self._histories: OrderedDict[str, list[Step]] = OrderedDict()
-
-    def extend(self, examples: Sequence[Example]) -> list[list[Step]]:
-        """Add the examples and return the history of each shopper who is in them, once."""
-        first = {example.shopper_id: example for example in reversed(examples)}
-        missing = [shopper for shopper in first if shopper not in self._histories]
-        for shopper, row in zip(missing, self._read(missing) if missing else [], strict=True):
-            # The feature worker may be ahead of us: the row may hold the very events that are to be learned.
-            earlier = row.history if row is not None else []
-            self._histories[shopper] = [(entry.item_id, entry.kind) for entry in earlier if entry.time_ms < first[shopper].time_ms]
-        touched = {}
-        for example in examples:
-            history = [*self._histories[example.shopper_id], *example.steps][-self._length :]
-            self._histories[example.shopper_id] = touched[example.shopper_id] = history
-            self._histories.move_to_end(example.shopper_id)
-        while len(self._histories) > self._shoppers:
-            self._histories.popitem(last=False)
-        return list(touched.values())
 
 
 def resume(bootstrap: str) -> tuple[ModelCopy, ModelUpdate | None]:

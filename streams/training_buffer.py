@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from headrace.schemas import Step
+from headrace.schemas import HistoryEntry
 from headrace.schemas.model_updates import Trigger
 
 
@@ -15,7 +15,7 @@ class Example:
     """One event, as the learner needs it. `receipt` is whatever its source wants back once it is done with."""
 
     shopper_id: str
-    steps: tuple[Step, ...]
+    steps: tuple[HistoryEntry, ...]
     time_ms: int
     published_ms: int
     source: str

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,9 +12,9 @@ from headrace.deploy.asker import Answer
 from headrace.online_model.fine_tuning import FineTuner, TuningPlan
 from headrace.online_model.scorer import Scorer
 from headrace.online_model.weights import NO_WEIGHTS, ModelCopy, chained_sha256, snapshot_payload
-from headrace.schemas import ModelUpdate
+from headrace.schemas import HistoryEntry, ModelUpdate
 
-HISTORY = (("lamp", "view"), ("bulb", "view"))
+HISTORY = (HistoryEntry("lamp", "view", 1000, price=9.5), HistoryEntry("bulb", "view", 31_000, category="lights"))
 
 
 def manifest(kind: str, payload: bytes, version: int, base: tuple[int, str], name: str) -> ModelUpdate:
@@ -36,7 +37,7 @@ def chain() -> list[tuple[ModelUpdate, bytes]]:
     links = [(manifest("snapshot", payload, 1, (0, NO_WEIGHTS), live.sha256), payload)]
     tuner = FineTuner(live, TuningPlan(steps=1, batch=16, negatives=16))
     while live.version < 4:
-        learned = tuner.run([[*HISTORY, ("vase", "view")], [("chair", "view"), ("lamp", "view")]] * 4)
+        learned = tuner.run([[*HISTORY, HistoryEntry("vase", "view", 32_000)], [HistoryEntry("chair", "view", 0), HISTORY[0]]] * 4)
         payload = tuner.payload(learned)
         name = chained_sha256(live.sha256, hashlib.sha256(payload).hexdigest())
         links.append((manifest("delta", payload, live.version + 1, (live.version, live.sha256), name), payload))
@@ -49,8 +50,12 @@ def answers(chain: list[tuple[ModelUpdate, bytes]]) -> list[Answer]:
     scorer, given = Scorer(), []
     for update, payload in chain:
         scorer.apply(update, payload)
-        batch = scorer.score([HISTORY], [[]])
-        given.append(Answer(HISTORY, batch.scores[0].best, batch.version, batch.sha256))
+        batch = scorer.score([HISTORY], [np.zeros(0, np.int64)])
+        [scored] = batch.scores
+        names = ["", "lamp", "bulb", "vase", "chair"]
+        shares = np.exp(scored.best_logits - scored.normaliser).tolist()
+        told = {names[row]: share for row, share in zip(scored.best_rows.tolist(), shares, strict=True)}
+        given.append(Answer(HISTORY, told, batch.version, batch.sha256))
     return given
 
 

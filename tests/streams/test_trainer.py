@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,10 @@ from headrace.online_model.fine_tuning import Round
 from headrace.online_model.gate import Verdict
 from headrace.online_model.weights import ModelCopy, snapshot_payload
 from headrace.schemas import DriftAlert, HistoryEntry, ModelUpdate, UserRow
+from headrace.schemas.feature_rows import Kind
+from headrace.streams.shopper_histories import NewSteps, ShopperHistories
 from headrace.streams.subscriber import Subscriber
-from headrace.streams.trainer import SNAPSHOT_EVERY, ShopperHistories, Trainer, resume
+from headrace.streams.trainer import SNAPSHOT_EVERY, Trainer, resume
 from headrace.streams.training_buffer import Example, ExampleBuffer
 
 
@@ -21,10 +24,14 @@ def store(clean_redis: str) -> OnlineStore:
     return OnlineStore(connect(clean_redis))
 
 
+def example(shopper: str, item: str, time_ms: int, kind: Kind = "view", offset: int = 0) -> Example:
+    return Example(shopper, (HistoryEntry(item, kind, time_ms),), time_ms, time_ms, "clicks/0", offset)
+
+
 def examples(first: int, count: int = 40) -> list[Example]:
     """Views by ten shoppers who go round the same ring of items."""
     return [
-        Example(f"shopper-{number % 10}", ((f"item-{(number // 10 + number) % 12}", "view"),), number, number, "clicks/0", number)
+        example(f"shopper-{number % 10}", f"item-{(number // 10 + number) % 12}", number, offset=number)
         for number in range(first, first + count)
     ]
 
@@ -109,8 +116,8 @@ def test_a_candidate_that_the_gate_refuses_is_not_published(fresh_topics: str, s
     learner = trainer(fresh_topics, store)
     run = learner._tuner.run
 
-    def ruined(*arguments: object) -> Round:
-        learned = run(*arguments)  # type: ignore[arg-type]
+    def ruined(*arguments: Any, **named: Any) -> Round:
+        learned = run(*arguments, **named)
         return Round(Verdict(False, "made worse on purpose"), learned.touched, learned.new_items, learned.losses)
 
     with monkeypatch.context() as patch:
@@ -136,26 +143,45 @@ def test_drift_is_told_once_and_hurries_the_next_rounds(fresh_topics: str, store
     for one in examples(0, 64):
         learner._buffer.add(one)
     assert learner._buffer.take(0.1)[0] == "drift"
+    assert learner._tuner.rate_scale == 2.0
 
 
 def test_a_shopper_who_is_new_to_the_learner_brings_the_past_that_the_online_store_has() -> None:
     row = UserRow(shopper_id="ada", history=[HistoryEntry("lamp", "view", 1), HistoryEntry("bulb", "cart", 5)], steps=2)
     histories = ShopperHistories(lambda shoppers: [row if shopper == "ada" else None for shopper in shoppers])
     # The row already holds the event of time 5, which is the one to be learned.
-    event = Example("ada", (("bulb", "cart"),), 5, 5, "clicks/0", 0)
-    assert histories.extend([event]) == [[("lamp", "view"), ("bulb", "cart")]]
-    later = Example("ada", (("vase", "view"),), 6, 6, "clicks/0", 1)
-    other = Example("ben", (("vase", "view"),), 6, 6, "clicks/0", 2)
-    assert histories.extend([later, other]) == [[("lamp", "view"), ("bulb", "cart"), ("vase", "view")], [("vase", "view")]]
+    first, lamp = example("ada", "bulb", 5, "cart"), row.history[0]
+    assert histories.extend([first]) == [NewSteps("ada", [lamp, *first.steps], 1)]
+    later, other = example("ada", "vase", 6), example("ben", "vase", 6)
+    assert histories.extend([later, other]) == [
+        NewSteps("ada", [lamp, *first.steps, *later.steps], 1),
+        NewSteps("ben", [*other.steps], 1),
+    ]
 
 
-def test_each_shopper_of_a_round_has_one_history_of_bounded_length() -> None:
+def test_each_shopper_of_a_round_has_one_history_of_bounded_length_that_tells_what_is_new() -> None:
     histories = ShopperHistories(lambda shoppers: [None] * len(shoppers), length=5, shoppers=2)
-    events = [Example(f"s{number % 3}", ((str(number), "view"),), number, number, "clicks/0", number) for number in range(60)]
-    found = histories.extend(events)
-    assert [len(history) for history in found] == [5, 5, 5]
-    assert found[0][-1] == ("57", "view")
+    found = histories.extend([example(f"s{number % 3}", str(number), number) for number in range(60)])
+    assert [(len(newest.history), newest.fresh) for newest in found] == [(5, 5)] * 3
+    assert found[0].history[-1].item_id == "57"
     assert len(histories._histories) == 2
+    [newest] = histories.extend([example("s1", "last", 60), example("s1", "very last", 61)])
+    assert (newest.fresh, newest.history[-1].item_id) == (2, "very last")
+
+
+def test_price_and_category_of_an_event_reach_the_tuner(fresh_topics: str, store: OnlineStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = trainer(fresh_topics, store)
+    seen: list[list[HistoryEntry]] = []
+    run = learner._tuner.run
+
+    def watched(histories: list[list[HistoryEntry]], *arguments: Any, **named: Any) -> Round:
+        seen.extend(histories)
+        return run(histories, *arguments, **named)
+
+    monkeypatch.setattr(learner._tuner, "run", watched)
+    step = HistoryEntry("lamp", "purchase", 7, price=9.5, category="lights")
+    learner.learn("count", [Example("ada", (step,), 7, 7, "purchases/0", 0)])
+    assert seen == [[step]]
 
 
 def same_weights(one: ModelCopy, other: ModelCopy) -> bool:

@@ -4,11 +4,12 @@ import threading
 import time
 from collections.abc import Sequence
 
+from headrace.schemas import HistoryEntry
 from headrace.streams.training_buffer import Example, ExampleBuffer
 
 
 def example(number: int) -> Example:
-    return Example("ada", (("lamp", "view"),), number, number, "clicks/0", number)
+    return Example("ada", (HistoryEntry("lamp", "view", number),), number, number, "clicks/0", number)
 
 
 def buffer(**settings: float) -> tuple[ExampleBuffer, list[Example]]:

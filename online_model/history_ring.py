@@ -1,0 +1,88 @@
+"""Histories that are kept for a while: the newest of them, as numbers, in one block of memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from headrace.online_model.step_batch import Numbers
+
+Mask = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class KeptHistories:
+    """Histories as `step_batch.encode_numbers` gives them, (histories, longest, 5), their lengths and whose they are."""
+
+    numbers: Numbers
+    lengths: Numbers
+    shoppers: Numbers
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def only(self, wanted: Mask | Numbers) -> "KeptHistories":
+        """Return those that a mask or places name."""
+        return KeptHistories(self.numbers[wanted], self.lengths[wanted], self.shoppers[wanted])
+
+    def of_rows_below(self, first: int) -> "KeptHistories":
+        """Return those that name no item row of `first` or more."""
+        named: Mask = self.numbers[:, :, 0].max(axis=1) < first
+        return self.only(named)
+
+
+class HistoryRing:
+    """The last `capacity` histories, of at most `length` steps each."""
+
+    def __init__(self, capacity: int, length: int) -> None:
+        self._capacity = capacity
+        self._numbers = np.zeros((capacity, length, 5), np.int32)
+        self._lengths = np.zeros(capacity, np.int64)
+        self._shoppers = np.zeros(capacity, np.int64)
+        self._size = 0
+        self._next = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, histories: KeptHistories) -> KeptHistories:
+        """Keep these; return the oldest, which make room for them."""
+        newest = histories.only(np.arange(max(0, len(histories) - self._capacity), len(histories)))
+        places = (self._next + np.arange(len(newest))) % self._capacity
+        oldest = self._at(places[places < self._size])
+        self._numbers[places] = 0
+        self._numbers[places, : newest.numbers.shape[1]] = newest.numbers
+        self._lengths[places] = newest.lengths
+        self._shoppers[places] = newest.shoppers
+        self._next = (self._next + len(newest)) % self._capacity
+        self._size = min(self._capacity, self._size + len(newest))
+        return oldest
+
+    def draw(self, random: np.random.Generator, count: int) -> KeptHistories:
+        """Return `count` of them, drawn with repetition; none where there are none."""
+        return self._at(random.integers(0, self._size, count if self._size else 0))
+
+    def all(self) -> KeptHistories:
+        """Return all of them, in no order."""
+        return self._at(np.arange(self._size))
+
+    def forget_rows_from(self, first: int) -> None:
+        """Drop the histories that name an item row of `first` or more."""
+        kept = self.all()
+        self._size = self._next = 0
+        self.add(kept.of_rows_below(first))
+
+    def _at(self, places: Numbers) -> KeptHistories:
+        return KeptHistories(self._numbers[places].astype(np.int64), self._lengths[places], self._shoppers[places])
+
+
+def joined(parts: Sequence[KeptHistories]) -> KeptHistories:
+    """Return the histories of all parts as one, no longer than the longest of them."""
+    lengths = np.concatenate([part.lengths for part in parts])
+    numbers = np.zeros((len(lengths), int(lengths.max(initial=1)), 5), np.int64)
+    start = 0
+    for part in parts:
+        columns = min(numbers.shape[1], part.numbers.shape[1])
+        numbers[start : start + len(part), :columns] = part.numbers[:, :columns]
+        start += len(part)
+    return KeptHistories(numbers, lengths, np.concatenate([part.shoppers for part in parts]))

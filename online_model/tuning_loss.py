@@ -1,0 +1,77 @@
+"""What a round of fine-tuning makes smaller: the sampled softmax over the rows that a batch touches.
+
+Next click and next purchase are two objectives of one softmax: a step counts the more in the mean, the more what was done is worth.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from headrace.online_model.history_ring import KeptHistories
+from headrace.online_model.sampled_softmax import losses_of
+from headrace.online_model.step_batch import UNKNOWN, StepBatch, as_batch
+from headrace.online_model.transformer import NextItemTransformer
+
+
+class TouchedRows:
+    """The rows of the item table that a batch and its negatives touch, (rows,), each once, with their vectors as one leaf tensor."""
+
+    def __init__(self, model: NextItemTransformer, batch: Tensor, negatives: Tensor) -> None:
+        self.rows, places = torch.unique(torch.cat([batch.flatten(), negatives]), return_inverse=True)
+        self.batch = places[: batch.numel()].view(batch.shape)
+        self.negatives = places[batch.numel() :]
+        self.vectors = model.items.weight.detach()[self.rows]
+
+    def units(self) -> Tensor:
+        """Return the vectors at length 1, that of the unknown item as 0."""
+        units: Tensor = functional.normalize(self.vectors, dim=1) * (self.rows != UNKNOWN).unsqueeze(1)
+        return units
+
+
+def training_loss(
+    model: NextItemTransformer, histories: KeptHistories, negatives: Tensor, log_q: Tensor, kind_weights: Tensor
+) -> tuple[Tensor, TouchedRows]:
+    """Return the mean loss of all steps that differ from the step before, and the rows whose `.vectors.grad` it leads to.
+
+    A step counts by the weight of its kind; `kind_weights` is (kinds,), `log_q` is (capacity,).
+    """
+    steps = as_batch(histories.numbers, histories.lengths)
+    touched = TouchedRows(model, steps.rows, negatives)
+    touched.vectors.requires_grad_(True)
+    units = touched.units()
+    news = _news(steps)
+    vectors = model.follow(units[touched.batch[:, :-1]], _shortened(steps))[news]
+    losses = _losses(vectors, units, touched.batch[:, 1:][news], touched, log_q)
+    weights = kind_weights[steps.kinds[:, 1:][news]]
+    return (weights * losses).sum() / weights.sum(), touched
+
+
+@torch.no_grad()
+def last_news_losses(model: NextItemTransformer, histories: KeptHistories, negatives: Tensor, log_q: Tensor) -> Tensor:
+    """Return the loss of each history's last step that differs from the step before it, (histories,); each must have one."""
+    steps = as_batch(histories.numbers, histories.lengths)
+    touched = TouchedRows(model, steps.rows, negatives)
+    units = touched.units()
+    news = _news(steps)
+    last = news.shape[1] - 1 - news.flip(1).int().argmax(dim=1)
+    every = torch.arange(len(news))
+    vectors = model.follow(units[touched.batch[:, :-1]], _shortened(steps))[every, last]
+    return _losses(vectors, units, touched.batch[every, last + 1], touched, log_q)
+
+
+def _news(steps: StepBatch) -> Tensor:
+    """Return which steps but the first are of another item than the one before, (batch, length - 1)."""
+    return (steps.rows[:, 1:] != UNKNOWN) & (steps.rows[:, 1:] != steps.rows[:, :-1])
+
+
+def _shortened(steps: StepBatch) -> StepBatch:
+    """Return the steps but the last column; what follows it is not known."""
+    rows, kinds, gaps, prices, categories = (numbers[:, :-1] for numbers in steps[:5])
+    return StepBatch(rows, kinds, gaps, prices, categories, steps.lengths - 1)
+
+
+def _losses(vectors: Tensor, units: Tensor, targets: Tensor, touched: TouchedRows, log_q: Tensor) -> Tensor:
+    """Return the loss of each of the targets, (targets,), which are places among the touched rows."""
+    shares = log_q[touched.rows]
+    right, wrong = units[targets], units[touched.negatives]
+    return losses_of(vectors, right, wrong, targets, touched.negatives, shares[targets], shares[touched.negatives])
