@@ -1,187 +1,197 @@
-"""Memories that learn at each event: co-visitation, session neighbours, return to one's own history, popularity.
+"""The instant memory: all that can be known of what follows what, learned at each step.
 
-Each has `learn(history, target, ...)`, called once an event has been predicted, and `scores(history)`, a distribution over
-items as {item: probability}. Items are small integers; a history lists the session's items, oldest first.
+One log of events serves for the shopper's own history, for visits like this one, and for what came right after an item; each item
+also has a row of decayed co-visitation. `memory_learning` and `memory_asking` hold the rules; this class owns the arrays.
 """
 
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from heapq import nlargest
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
-Scores = dict[int, float]
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.online_model import memory_arrays, memory_asking, memory_learning
+from headrace.online_model.evidence import COLUMNS, SITUATIONS, Situation
+from headrace.online_model.memory_arrays import LONGEST_HISTORY, PATTERN_STEPS, RETURN_PLACES, RETURN_ROWS
+
+FIRST_ITEMS = 4096
+POPULAR = 50
+POPULAR_EVERY = 256
+
+Numbers = NDArray[np.int32]
 
 
-class Covisitation:
-    """Decayed counts of which item follows which within a session.
+@dataclass(frozen=True)
+class Question:
+    """What is asked: the items of a history, newest first, with (`steps`) and without repetition, and the shopper's own visit."""
 
-    A step to `target` adds 1, `gap_decay`, `gap_decay`^2, ... to the counts of the `reach` items before it; all counts halve
-    every `half_life` events. A row keeps its `width` strongest followers.
+    steps: Numbers
+    distinct: Numbers
+    visit: int
+    patterns: NDArray[np.int64]
+
+
+class Memory:
+    """The memories of one shop. Items are numbers from 0; shoppers are any hashable. One thread at a time.
+
+    `capacity`, a power of two, is how many events the log holds: 45 bytes each, and 590 bytes an item.
     """
 
-    def __init__(self, *, reach: int = 8, gap_decay: float = 0.75, half_life: int = 200_000, width: int = 150) -> None:
-        self._reach = reach
-        self._gap_weights = [gap_decay**gap for gap in range(reach)]
-        self._half_life = half_life
-        self._width = width
-        self._rows: dict[int, dict[int, float]] = {}
-        self._origins: dict[int, int] = {}
-        self._clock = 0
+    def __init__(self, capacity: int = 1 << 20) -> None:
+        if capacity < 2 or capacity & (capacity - 1):
+            raise ValueError(f"capacity: a power of two was expected; the value is {capacity}")
+        self._capacity = capacity
+        self._log = memory_arrays.event_log(capacity)
+        self._items = memory_arrays.item_rows(FIRST_ITEMS)
+        self._room = memory_arrays.scratch(FIRST_ITEMS, capacity, COLUMNS)
+        self._returns = np.zeros((RETURN_ROWS, RETURN_PLACES), np.float32)
+        self._newest: dict[object, int] = {}
+        self._popular = np.empty(0, np.int32)
+        self._count = 0
+        self._chances = np.empty(RETURN_PLACES, np.float32)
 
-    def learn(self, history: Sequence[int], target: int) -> None:
-        """Take in that `target` followed `history`."""
-        self._clock += 1
-        for item, weight in zip(reversed(history), self._gap_weights, strict=False):
-            if item != target:
-                self._add(item, target, weight)
-                self._add(target, item, 0.3 * weight)
+    @property
+    def events(self) -> int:
+        """How many steps were learned."""
+        return int(self._log.clock[0])
 
-    def scores(self, history: Sequence[int]) -> Scores:
-        """Return how often each item followed the recent ones of `history`, the newest counting most."""
-        total: Scores = {}
-        for item, weight in zip(reversed(history), self._gap_weights, strict=False):
-            row = self._rows.get(item)
-            if row:
-                scale = weight / (sum(row.values()) + 2.0 * self._growth(item))
-                for other, count in row.items():
-                    total[other] = total.get(other, 0.0) + scale * count
-        return normalised(total)
+    def counts(self, items: Sequence[int]) -> list[int]:
+        """Return how often each item was seen."""
+        return [int(self._items.count[item]) if item < self._count else 0 for item in items]
 
-    def _growth(self, item: int) -> float:
-        return float(2.0 ** ((self._clock - self._origins[item]) / self._half_life))
+    def knows(self, shopper: object, item: int) -> bool:
+        """Whether the newest step of the shopper that is remembered is of `item`."""
+        newest = self._newest.get(shopper, -1)
+        return newest >= 0 and newest > self.events - 1 - self._capacity and int(self._log.item[newest & (self._capacity - 1)]) == item
 
-    def _add(self, item: int, follower: int, weight: float) -> None:
-        row = self._rows.get(item)
-        if row is None:
-            row = self._rows[item] = {}
-            self._origins[item] = self._clock
-        # New counts grow instead of old ones shrinking, which touches one number and not the whole row.
-        row[follower] = row.get(follower, 0.0) + weight * self._growth(item)
-        if len(row) > 2 * self._width or self._clock - self._origins[item] > 50 * self._half_life:
-            self._prune(item, row)
-
-    def _prune(self, item: int, row: dict[int, float]) -> None:
-        growth = self._growth(item)
-        self._rows[item] = {other: count / growth for other, count in nlargest(self._width, row.items(), key=lambda pair: pair[1])}
-        self._origins[item] = self._clock
-
-
-class SessionNeighbours:
-    """Session-based nearest neighbours (V-SkNN; Ludewig and Jannach, UMUAI 2018), its index updated at each event.
-
-    The newest `sessions_per_item` sessions with each item are remembered. A query weighs its last `reach` items linearly by
-    recency, takes the `neighbours` most similar sessions, and lets each vote for its items.
-    """
-
-    def __init__(
-        self, *, reach: int = 8, sessions_per_item: int = 100, neighbours: int = 60, session_length: int = 30, sessions: int = 400_000
-    ) -> None:
-        self._reach = reach
-        self._per_item = sessions_per_item
-        self._neighbours = neighbours
-        self._length = session_length
-        self._limit = sessions
-        self._sessions: dict[int, list[int]] = {}
-        self._with_item: dict[int, deque[int]] = {}
-
-    def learn(self, session: int, target: int) -> None:
-        """Take in that the session numbered `session` came to `target`."""
-        items = self._sessions.get(session)
-        if items is None:
-            items = self._sessions[session] = []
-            if len(self._sessions) > self._limit:
-                del self._sessions[next(iter(self._sessions))]
-        if target not in items:
-            index = self._with_item.get(target)
-            if index is None:
-                index = self._with_item[target] = deque(maxlen=self._per_item)
-            index.append(session)
-        items.append(target)
-        if len(items) > self._length:
-            del items[0]
-
-    def scores(self, history: Sequence[int], session: int = -1) -> Scores:
-        """Return the votes of the sessions that are most like `history`; `session` itself has no vote."""
-        similarity: dict[int, float] = {}
-        recent = list(islice(_distinct(reversed(history)), self._reach))
-        for rank, item in enumerate(recent):
-            weight = 1.0 - rank / self._reach
-            for other in self._with_item.get(item, ()):
-                similarity[other] = similarity.get(other, 0.0) + weight
-        similarity.pop(session, None)
-        total: Scores = {}
-        nearest = (
-            similarity.items()
-            if len(similarity) <= self._neighbours
-            else nlargest(self._neighbours, similarity.items(), key=lambda pair: pair[1])
-        )
-        position = {item: rank for rank, item in enumerate(recent)}
-        for other, likeness in nearest:
-            items = self._sessions.get(other)
-            if items is None:
-                continue
-            newest_shared = min((position[item] for item in items if item in position), default=self._reach)
-            vote = likeness * (1.0 - newest_shared / (self._reach + 1))
-            for item in items:
-                total[item] = total.get(item, 0.0) + vote
-        return normalised(total)
-
-
-class OwnHistory:
-    """Return to one's own items: how often a step goes back to the n-th last distinct item, learned as decayed counts.
-
-    The last item itself (n = 0) is left out: it is what the shopper looks at now.
-    """
-
-    def __init__(self, *, reach: int = 20, half_life: int = 20_000) -> None:
-        self._counts = [1.0 / (rank + 1) for rank in range(reach)]
-        self._keep = 0.5 ** (1 / half_life)
-
-    def learn(self, history: Sequence[int], target: int) -> None:
-        """Take in that `target` followed `history`."""
-        for rank, item in enumerate(islice(_distinct(reversed(history)), 1, len(self._counts) + 1)):
-            if item == target:
-                self._counts = [count * self._keep for count in self._counts]
-                self._counts[rank] += 1.0
-                return
-
-    def scores(self, history: Sequence[int]) -> Scores:
-        """Return the share of returns that went to the place where each own item now stands."""
-        return normalised(dict(zip(islice(_distinct(reversed(history)), 1, None), self._counts, strict=False)))
-
-
-class Popularity:
-    """Decayed counts of all events, halved every `half_life` events; the last resort for a shopper of whom nothing is known."""
-
-    def __init__(self, *, half_life: int = 20_000, width: int = 100) -> None:
-        self._half_life = half_life
-        self._width = width
-        self._counts: dict[int, float] = {}
-        self._clock = 0
-        self._top: Scores = {}
-
-    def learn(self, target: int) -> None:
-        """Take in an event."""
-        self._clock += 1
-        self._counts[target] = self._counts.get(target, 0.0) + 2.0 ** (self._clock / self._half_life)
-        if self._clock > 50 * self._half_life:
-            shrink = 2.0 ** (-self._clock / self._half_life)
-            self._counts = {item: count * shrink for item, count in self._counts.items() if count * shrink > 1e-3}
-            self._clock = 0
+    def learn(self, shopper: object, item: int, *, is_new_visit: bool, question: Question | None = None) -> None:
+        """Take in a step of a shopper. `question` is what was asked before it, if it was: its place in the history is learned too."""
+        self.hold(item)
+        if question is not None and len(question.steps) and question.steps[0] != item:
+            places = np.flatnonzero(question.distinct == item)
+            memory_learning.learn_return(self._returns, question.patterns, int(places[0]) if len(places) else RETURN_PLACES - 1)
+        before = self._newest.pop(shopper, -1)
+        self._newest[shopper] = memory_learning.append(self._log, self._items, item, before, is_new_visit)
+        clock = self.events
         # Early on the list is renewed at 1, 2, 4, 8, ... events, or the first item would be all that a new shop has to offer.
-        if self._clock % 256 == 0 or self._clock & (self._clock - 1) == 0:
-            self._top = normalised(dict(nlargest(self._width, self._counts.items(), key=lambda pair: pair[1])))
+        if clock % POPULAR_EVERY == 0 or clock & (clock - 1) == 0:
+            self._renew_popular()
+        if len(self._newest) > self._capacity:
+            self._forget_the_longest_away()
 
-    def scores(self) -> Scores:
-        """Return the most popular items, as of at most 256 events ago."""
-        return self._top
+    def question(self, shopper: object, history: Sequence[int] = ()) -> Question:
+        """Return the question for a history of items, oldest first, -1 where unknown.
+
+        Where the shopper's newest step that is remembered is the history's last, all that is remembered of them takes its place.
+        """
+        newest = self._newest.get(shopper, -1) if not history or self.knows(shopper, history[-1]) else -1
+        if newest >= 0:
+            steps = np.empty(LONGEST_HISTORY, np.int32)
+            steps = steps[: memory_asking.own_steps(self._log, newest, steps)]
+        else:
+            known = [item for item in history[::-1] if item >= 0][:LONGEST_HISTORY]
+            steps = np.array(known, np.int32)
+        distinct = np.empty(len(steps), np.int32)
+        distinct = distinct[: memory_asking.distinct_of(steps, distinct)]
+        patterns = np.empty(PATTERN_STEPS, np.int64)
+        memory_learning.pattern_rows(steps, distinct, patterns)
+        visit = int(self._log.visit[newest & (self._capacity - 1)]) if newest >= 0 else -1
+        return Question(steps, distinct, visit, patterns)
+
+    @contextmanager
+    def ask(self, question: Question) -> Iterator["Asking"]:
+        """Lend what the memories say; the room is cleared at the end."""
+        asking = Asking(self, question)
+        try:
+            yield asking
+        finally:
+            memory_asking.clear(self._room, asking.count)
+
+    def reasons(self, distinct: Numbers, wanted: Numbers) -> NDArray[np.float32]:
+        """Return how strongly each history item leads to each of the `wanted` items, (wanted, distinct): co-visitation, newer first."""
+        strengths = np.zeros((len(wanted), len(distinct)), np.float32)
+        memory_asking.reasons(self._log, self._items, distinct, wanted, strengths)
+        return strengths
+
+    def __deepcopy__(self, _: object) -> "Memory":
+        """Return a copy that learns apart from this one."""
+        copy = Memory(self._capacity)
+        copy._log = type(self._log)(*(array.copy() for array in self._log))
+        copy._items = type(self._items)(*(array.copy() for array in self._items))
+        copy._room = memory_arrays.scratch(len(self._items.count), self._capacity, COLUMNS)
+        copy._returns = self._returns.copy()
+        copy._newest = dict(self._newest)
+        copy._popular = self._popular.copy()
+        copy._count = self._count
+        return copy
+
+    def hold(self, item: int) -> None:
+        """Make room for an item that may be asked for before it is seen."""
+        self._count = max(self._count, item + 1)
+        size = len(self._items.count)
+        if item >= size:
+            while size <= item:
+                size *= 2
+            self._items = memory_arrays.grown(self._items, size)
+            self._room = memory_arrays.scratch(size, self._capacity, COLUMNS)
+
+    def _renew_popular(self) -> None:
+        heat = self._items.heat[: self._count, 1] * 0.5 ** (
+            (self.events - self._items.newest[: self._count]) / memory_learning.HEAT_HALF_LIVES[1]
+        )
+        best = min(POPULAR, self._count)
+        order = np.argpartition(-heat, best - 1)[:best]
+        self._popular = order[np.argsort(-heat[order])].astype(np.int32)
+
+    def _forget_the_longest_away(self) -> None:
+        oldest = self.events - self._capacity
+        gone = []
+        for shopper, newest in self._newest.items():
+            if newest >= oldest:
+                break
+            gone.append(shopper)
+        for shopper in gone:
+            del self._newest[shopper]
 
 
-def normalised(scores: Mapping[int, float]) -> Scores:
-    """Return the scores divided by their sum."""
-    total = sum(scores.values())
-    return {item: score / total for item, score in scores.items()} if total > 0 else {}
+class Asking:
+    """One question's candidates and evidence, to which others may add candidates of their own."""
 
+    def __init__(self, memory: Memory, question: Question) -> None:
+        self._memory = memory
+        self.question = question
+        room, log, items = memory._room, memory._log, memory._items
+        memory_learning.return_chances(memory._returns, question.patterns, memory._chances)
+        self.count = int(
+            memory_asking.gather(log, items, room, question.steps, question.distinct, question.visit, memory._chances, memory._popular)
+        )
+        newest = int(question.steps[0]) if len(question.steps) else -1
+        self.situation = np.zeros(SITUATIONS, np.float32)
+        if newest >= 0:
+            self.situation[Situation.OCCURRENCES] = min(int(items.count[newest]), memory_asking.OCCURRENCES)
+            self.situation[Situation.REPEATED] = len(question.steps) > 1 and question.steps[1] == newest
+        self.situation[Situation.STEPS] = len(question.steps)
+        self.situation[Situation.DISTINCT] = len(question.distinct)
 
-def _distinct(items: Iterable[int]) -> Iterable[int]:
-    return dict.fromkeys(items)
+    @property
+    def candidates(self) -> Numbers:
+        """The candidates' numbers, (candidates,)."""
+        candidates: Numbers = self._memory._room.candidates[: self.count]
+        return candidates
+
+    @property
+    def evidence(self) -> Any:
+        """What is known of them, (candidates, COLUMNS), to be read and written."""
+        return self._memory._room.evidence[: self.count]
+
+    def add(self, numbers: Numbers) -> None:
+        """Add candidates; those that are there already stay as they are."""
+        memory = self._memory
+        self.count = int(memory_asking.add_candidates(memory._log, memory._items, memory._room, numbers, memory._chances, self.count))
+
+    def rows(self, numbers: Numbers) -> NDArray[np.int32]:
+        """Return each item's row in the evidence; -1 for those that are no candidates."""
+        rows: NDArray[np.int32] = self._memory._room.candidate_of[numbers]
+        return rows

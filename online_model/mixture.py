@@ -4,27 +4,34 @@ The weights are learned by incremental expectation maximisation (Cappé and Moul
 event every part's weight moves towards its share of the event's probability. Each context has weights of its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
-PARTS = ("covisitation", "neighbours", "own_history", "transformer", "popularity")
-FLOOR = 1e-6
+import numpy as np
+from numpy.typing import NDArray
+
+FLOOR = 1e-5
 
 
 class Mixture:
-    """Weights of `PARTS` in each of `contexts` contexts, numbered from 0."""
+    """Weights of `parts` in each of `contexts` contexts, numbered from 0; they begin equal."""
 
-    def __init__(self, contexts: int, rate: float = 0.01) -> None:
+    def __init__(self, parts: tuple[str, ...], contexts: int, rate: float = 0.01) -> None:
+        self.parts = parts
         self._rate = rate
-        start = {"covisitation": 0.4, "neighbours": 0.25, "own_history": 0.25, "transformer": 0.05, "popularity": 0.05}
-        self._weights = [[start[part] for part in PARTS] for _ in range(contexts)]
+        self._weights = np.full((contexts, len(parts)), 1.0 / len(parts))
 
-    def weights(self, context: int) -> Mapping[str, float]:
-        """Return the weight of each part; they add up to 1."""
-        return dict(zip(PARTS, self._weights[context], strict=True))
+    def weights(self, context: int) -> NDArray[np.float64]:
+        """Return the weight of each part, (parts,); they add up to 1."""
+        weights: NDArray[np.float64] = self._weights[context]
+        return weights
 
-    def learn(self, context: int, likelihoods: Sequence[float]) -> None:
-        """Take in which probability each part, in the order of `PARTS`, had given to the item that came."""
+    def named(self, context: int) -> Mapping[str, float]:
+        """Return the weights by the parts' names."""
+        return dict(zip(self.parts, self._weights[context].tolist(), strict=True))
+
+    def learn(self, context: int, chances: NDArray[Any]) -> None:
+        """Take in which chance each part, (parts,), had given to the item that came."""
         weights = self._weights[context]
-        joint = [weight * (likelihood + FLOOR) for weight, likelihood in zip(weights, likelihoods, strict=True)]
-        total = sum(joint)
-        self._weights[context] = [weight + self._rate * (share / total - weight) for weight, share in zip(weights, joint, strict=True)]
+        joint = weights * (chances + FLOOR)
+        weights += self._rate * (joint / joint.sum() - weights)

@@ -29,7 +29,8 @@ class Scored:
     A logit is the temperature times the cosine of history and item, NaN for an unknown item; `exp(logit - normaliser)` is the item's
     probability among the whole catalogue. `to_last` is the cosine of an item and the history's last item, 0 where one is unknown.
     `best_rows` are rows of the item table, the most probable first. Where there is nothing to go by, with no weights yet or for an
-    empty history, no item is best, and all numbers are NaN but `to_last`.
+    empty history, no item is best, and all numbers are NaN but `to_last`. `vector`, (width,), and `last_row` are what `nearness`
+    needs to answer for further candidates; without weights the vector is empty.
     """
 
     logits: Floats
@@ -38,6 +39,8 @@ class Scored:
     best_logits: Floats
     best_to_last: Floats
     normaliser: float
+    vector: Floats
+    last_row: int = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,8 @@ def score_with(copy: ModelCopy, histories: Sequence[Sequence[HistoryEntry]], can
         return scores
     encoded = encode([histories[place] for place in asked], copy.rows, copy.model.shape.length)
     steps = StepBatch(*(numbers.to(copy.device) for numbers in encoded))
-    logits = last_vectors(copy.model, steps) @ copy.units[: len(copy.items)].T
+    vectors = last_vectors(copy.model, steps)
+    logits = vectors @ copy.units[: len(copy.items)].T
     # The unknown item is nobody's best and has no share.
     logits[:, UNKNOWN] = float("-inf")
     normalisers = logits.logsumexp(dim=1).tolist()
@@ -131,6 +135,7 @@ def score_with(copy: ModelCopy, histories: Sequence[Sequence[HistoryEntry]], can
     last_rows = steps.rows[torch.arange(len(asked), device=copy.device), steps.lengths - 1]
     lasts = copy.units[last_rows]
     top_to_last = (copy.units[top.indices] @ lasts.unsqueeze(2)).squeeze(2).cpu().numpy()
+    numbers_of = vectors.cpu().numpy(), last_rows.tolist()
     top_rows, top_logits = top.indices.cpu().numpy(), top.values.cpu().numpy()
     counts = np.array([len(candidates[place]) for place in asked])
     flat = _candidates(copy, logits, lasts, np.concatenate([candidates[place] for place in asked]), counts)
@@ -138,8 +143,28 @@ def score_with(copy: ModelCopy, histories: Sequence[Sequence[HistoryEntry]], can
     for number, place in enumerate(asked):
         own = slice(int(ends[number] - counts[number]), int(ends[number]))
         best_of_it = (top_rows[number], top_logits[number], top_to_last[number])
-        scores[place] = Scored(flat[0][own], flat[1][own], *best_of_it, normaliser=normalisers[number])
+        vector, last_row = numbers_of[0][number], numbers_of[1][number]
+        scores[place] = Scored(flat[0][own], flat[1][own], *best_of_it, normalisers[number], vector, last_row)
     return scores
+
+
+@torch.inference_mode()
+def nearness(copy: ModelCopy, rows: Rows, scored: Scored) -> tuple[Floats, Floats]:
+    """Return the logits and `to_last` of further candidates of a history that was scored by the same copy, (candidates,) each.
+
+    `rows` must be rows in use, or 0 for an unknown item.
+    """
+    if not len(scored.vector):
+        unknown = np.full(len(rows), np.nan, np.float32)
+        return unknown, np.zeros_like(unknown)
+    if copy.device.type == "cpu":
+        units = copy.units.numpy()
+        wanted = units[rows]
+        logits, to_last = wanted @ scored.vector, wanted @ units[scored.last_row]
+    else:
+        both = torch.stack([torch.from_numpy(scored.vector).to(copy.device), copy.units[scored.last_row]], dim=1)
+        logits, to_last = (copy.units[torch.from_numpy(rows).to(copy.device)] @ both).T.cpu().numpy()
+    return np.where(rows == UNKNOWN, np.float32(np.nan), logits), to_last
 
 
 def _candidates(copy: ModelCopy, logits: Tensor, lasts: Tensor, rows: Rows, counts: Rows) -> tuple[Floats, Floats]:
@@ -158,4 +183,4 @@ def _candidates(copy: ModelCopy, logits: Tensor, lasts: Tensor, rows: Rows, coun
 def _nothing(candidates: Rows) -> Scored:
     nothing = np.zeros(0, np.float32)
     unknown = np.full(len(candidates), np.nan, np.float32)
-    return Scored(unknown, np.zeros_like(unknown), np.zeros(0, np.int64), nothing, nothing, normaliser=float("nan"))
+    return Scored(unknown, np.zeros_like(unknown), np.zeros(0, np.int64), nothing, nothing, float("nan"), nothing)

@@ -1,14 +1,17 @@
 """The ranker learns each step of each shopper once, and always has an answer."""
 
 import threading
+from typing import get_args
 
+import numpy as np
 import pytest
 from links import SHAPE, Chain
 
-from headrace.online_model.mixture import PARTS
+from headrace.online_model.explaining import in_words
 from headrace.online_model.ranker import SESSION_GAP_MS, RankedItem, Ranker
 from headrace.online_model.scorer import Scorer
 from headrace.schemas import HistoryEntry, UserRow
+from headrace.schemas.recommendations import Part
 
 START_MS = 1_760_000_000_000
 
@@ -51,8 +54,8 @@ def test_a_ranking_is_in_order_names_its_parts_and_ends_at_k(ranker: Ranker) -> 
     ranking = ranked(ranker, "chair", "lamp")
     scores = [item.score for item in ranking]
     assert scores == sorted(scores, reverse=True)
-    assert 0 < sum(scores) <= 1 + 1e-9
-    assert all(item.part in PARTS for item in ranking)
+    assert 0 < sum(scores) <= 1 + 1e-5
+    assert all(item.part in get_args(Part) for item in ranking)
     assert ranked(ranker, "chair", "lamp", k=2) == ranking[:2]
     assert len(set(names(ranking))) == len(ranking)
 
@@ -99,12 +102,35 @@ def test_before_anything_is_learned_the_answer_is_empty_and_no_error() -> None:
     assert fresh.test_then_learn([row("ada", "lamp", "bulb")])[0].live is None
 
 
-def test_a_pause_parts_what_came_before_from_what_follows() -> None:
+def test_a_pause_weakens_the_bond_between_what_came_before_and_what_follows() -> None:
+    bonds = []
+    for every_ms in (SESSION_GAP_MS + 1, SESSION_GAP_MS):
+        ranker = Ranker(Scorer(SHAPE))
+        ranker.learn(row("ada", "lamp", "bulb", every_ms=every_ms))
+        lamp, bulb = (ranker.ids.numbers[item] for item in ("lamp", "bulb"))
+        bonds.append(float(ranker.memory.reasons(np.array([lamp], np.int32), np.array([bulb], np.int32))[0, 0]))
+    assert 0 < bonds[0] < bonds[1]
+
+
+def test_each_item_says_which_steps_speak_for_it(ranker: Ranker) -> None:
+    by_item = {item.item_id: item for item in ranked(ranker, "chair", "vase", "lamp")}
+    assert [reason.item_id for reason in by_item["bulb"].reasons] == ["lamp"]
+    assert in_words("bulb", by_item["bulb"].part, by_item["bulb"].reasons) == "because you viewed lamp"
+    assert {reason.item_id for reason in by_item["table"].reasons} == {"chair", "vase"}
+    assert sum(reason.weight for reason in by_item["table"].reasons) == pytest.approx(1.0, abs=1e-3)
+    assert in_words("chair", by_item["chair"].part, by_item["chair"].reasons) == "because you viewed it before"
+    [alone, *_] = ranked(ranker)
+    assert (alone.reasons, in_words(alone.item_id, alone.part, alone.reasons)) == ((), "popular at the moment")
+
+
+def test_where_only_the_transformer_speaks_the_nearest_steps_are_the_reasons() -> None:
     ranker = Ranker(Scorer(SHAPE))
-    ranker.learn(row("ada", "lamp", "bulb", every_ms=SESSION_GAP_MS + 1))
-    assert "bulb" not in [item.item_id for item in ranked(ranker, "lamp") if item.part != "popularity"]
-    ranker.learn(row("ben", "lamp", "bulb", every_ms=SESSION_GAP_MS))
-    assert [item.part for item in ranked(ranker, "lamp") if item.item_id == "bulb"] == ["covisitation"]
+    ranker.scorer.apply(*Chain(items=30).snapshot())
+    ranking = ranked(ranker, "item-3", "item-5")
+    assert {item.part for item in ranking} <= {"transformer", "own_history"}
+    reasons = [reason for item in ranking for reason in item.reasons]
+    assert {reason.item_id for reason in reasons} <= {"item-3", "item-5"}
+    assert all(0 < reason.weight <= 1 for reason in reasons)
 
 
 def test_a_known_next_step_is_foreseen_at_its_place(ranker: Ranker) -> None:

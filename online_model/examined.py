@@ -1,0 +1,57 @@
+"""One question, examined: its candidates with their features, and what each part of the mixture gives to them.
+
+Made under the ranker's lock and then owned by whoever asked, so that scoring, learning and explaining need no more look at the memories.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.online_model.evidence import FEATURES, PARTS, PARTS_COUNT, context_of, features, part_probabilities
+from headrace.online_model.memory import Asking, Question
+from headrace.online_model.mixture import Mixture
+
+# What the parts are called outside: what is taken from visits of others is co-visitation, whichever way it is counted.
+TOLD_AS = {"followers": "covisitation", "two_hops": "covisitation"}
+
+
+@dataclass(frozen=True)
+class Examined:
+    """`candidates` are item numbers, (candidates,); `features` (candidates, FEATURES); `parts` (candidates, parts), probabilities."""
+
+    question: Question
+    candidates: NDArray[np.int32]
+    features: NDArray[np.float32]
+    parts: NDArray[np.float32]
+    weights: NDArray[np.float64]
+    context: int
+
+    def row(self, item: int) -> int | None:
+        """Return the row of an item; None if it is no candidate."""
+        rows = np.flatnonzero(self.candidates == item)
+        return int(rows[0]) if len(rows) else None
+
+    def shares(self, row: int) -> Mapping[str, float]:
+        """Return which share of the candidate's chance in the mixture comes from each part, as they are told; they add up to 1."""
+        given = self.weights * self.parts[row]
+        total = float(given.sum())
+        shares: dict[str, float] = {}
+        for part, share in zip(PARTS, given.tolist(), strict=True):
+            told = TOLD_AS.get(part, part)
+            shares[told] = shares.get(told, 0.0) + (share / total if total > 0.0 else 0.0)
+        return shares
+
+
+def examined(asking: Asking, mixture: Mixture, last: int) -> Examined:
+    """Examine a question whose candidates are complete; the item `last` (-1: none) is left out of them."""
+    kept = np.flatnonzero(asking.candidates != last)
+    evidence = asking.evidence[kept]
+    parts = np.zeros((len(kept), PARTS_COUNT), np.float32)
+    part_probabilities(evidence, parts)
+    context = int(context_of(asking.situation))
+    weights = mixture.weights(context)
+    out = np.zeros((len(kept), FEATURES), np.float32)
+    features(evidence, asking.situation, parts, weights, out)
+    return Examined(asking.question, asking.candidates[kept], out, parts, weights.copy(), context)

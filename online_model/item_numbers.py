@@ -1,0 +1,62 @@
+"""Items by number in the memories, by row in the Transformer's table, and by id outside."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.online_model.weights import ModelCopy
+from headrace.schemas import HistoryEntry
+
+
+class ItemNumbers:
+    """Gives items their numbers in the memories, and follows which rows the Transformer's author gives them."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.numbers: dict[str, int] = {}
+        self._epoch = -1
+        self._followed = 1
+        self._rows = np.zeros(1024, np.int64)
+        self._numbers_of_rows = np.full(1024, -1, np.int32)
+
+    def number(self, item_id: str) -> int:
+        """Return the item's number, a new one where it has none."""
+        number = self.numbers.get(item_id)
+        if number is None:
+            number = self.numbers[item_id] = len(self.names)
+            self.names.append(item_id)
+            if number == len(self._rows):
+                self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        return number
+
+    def known(self, history: Sequence[HistoryEntry]) -> list[int]:
+        """Return the numbers of the history's items, those without one left out."""
+        return [self.numbers[entry.item_id] for entry in history if entry.item_id in self.numbers]
+
+    def follow(self, copy: ModelCopy) -> None:
+        """Take in which items have got rows in the copy since the last look. Items that the memories have not seen get numbers."""
+        if copy.epoch != self._epoch:
+            self._epoch, self._followed = copy.epoch, 1
+            self._rows[:] = 0
+            self._numbers_of_rows[:] = -1
+        size = len(copy.items)
+        while len(self._numbers_of_rows) < size:
+            self._numbers_of_rows = np.concatenate([self._numbers_of_rows, np.full_like(self._numbers_of_rows, -1)])
+        for row in range(self._followed, size):
+            number = self.number(copy.items[row])
+            self._rows[number] = row
+            self._numbers_of_rows[row] = number
+        self._followed = max(self._followed, size)
+
+    def of_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the numbers of rows that were followed."""
+        numbers: NDArray[np.int32] = self._numbers_of_rows[rows]
+        return numbers
+
+    def rows_of(self, numbers: NDArray[np.int32], size: int) -> NDArray[np.int64]:
+        """Return the rows of items in a table of `size` rows; 0 for those that have none there."""
+        rows = self._rows[numbers]
+        # Of the two copies that take turns, the one at hand may be some rows behind the one that was followed last.
+        rows[rows >= size] = 0
+        return rows

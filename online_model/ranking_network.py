@@ -1,0 +1,99 @@
+"""A small network that ranks candidates by their features, learning at each tested event.
+
+score = w . x + v . relu(W x + b), and the chance of a candidate is the softmax of the scores over all candidates of its question
+(ListNet; Cao et al., ICML 2007, with the item that came as the only relevant one). It begins as the mixture: w is 1 for the
+log of the mix and 0 else, and the hidden layer is nearly silent; so what it learns is a correction. AdamW (Loshchilov and Hutter, ICLR 2019)
+on the mean gradient of some questions; answers are given by a running mean of the weights (Polyak and Juditsky, 1992).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.online_model.evidence import FEATURES, LOG_MIX
+
+Floats = NDArray[np.float32]
+
+
+class RankingNetwork:
+    """Scores questions of (candidates, FEATURES). `rate` falls with the inverse root of the steps, down to a tenth."""
+
+    def __init__(
+        self,
+        *,
+        hidden: int = 24,
+        rate: float = 1e-3,
+        questions_per_step: int = 16,
+        weight_decay: float = 1e-3,
+        averaged_over: int = 500,
+        seed: int = 1,
+    ) -> None:
+        draw = np.random.default_rng(seed)
+        self._shapes = ((FEATURES, hidden), (hidden,), (hidden,), (FEATURES,))
+        self._rate = rate
+        self._per_step = questions_per_step
+        self._decay = weight_decay
+        self._averaged_over = averaged_over
+        into, out = draw.normal(size=(FEATURES, hidden)) / FEATURES**0.5, 0.1 * draw.normal(size=hidden) / hidden**0.5
+        first = np.zeros(FEATURES)
+        first[LOG_MIX] = 1.0
+        # All parameters lie in one array, so that a step of the optimizer is a handful of operations.
+        self._weights = np.concatenate([into.ravel(), np.zeros(hidden), out, first]).astype(np.float32)
+        self._mean_weights = self._weights.copy()
+        self._gradient = np.zeros_like(self._weights)
+        self._moment = np.zeros_like(self._weights)
+        self._square = np.zeros_like(self._weights)
+        self._waiting = 0
+        self._steps = 0
+
+    @property
+    def steps(self) -> int:
+        """How many steps the optimizer has made."""
+        return self._steps
+
+    def scores(self, features: Floats) -> Floats:
+        """Return the log of the unnormalised chance of each candidate, (candidates,), by the running mean of the weights."""
+        into, bias, out, direct = self._parameters(self._mean_weights)
+        scores: Floats = np.maximum(features @ into + bias, 0.0) @ out + features @ direct
+        return scores
+
+    def learn(self, features: Floats, came: int) -> None:
+        """Take in that of these candidates the one in row `came` was chosen."""
+        into, bias, out, direct = self._parameters(self._weights)
+        hidden = np.maximum(features @ into + bias, 0.0)
+        scores = hidden @ out + features @ direct
+        error = np.exp(scores - scores.max())
+        error /= error.sum()
+        error[came] -= 1.0
+        back = np.outer(error, out)
+        back[hidden <= 0.0] = 0.0
+        to_into, to_bias, to_out, to_direct = self._parameters(self._gradient)
+        to_into += features.T @ back
+        to_bias += back.sum(axis=0)
+        to_out += error @ hidden
+        to_direct += error @ features
+        self._waiting += 1
+        if self._waiting == self._per_step:
+            self._step()
+
+    def _step(self) -> None:
+        gradient = self._gradient / self._waiting
+        self._gradient[:] = 0.0
+        self._waiting = 0
+        self._steps += 1
+        steps = self._steps
+        rate = self._rate * min(1.0, steps / 100) * max(0.1, (1.0 + steps / 1000) ** -0.5)
+        self._moment += 0.1 * (gradient - self._moment)
+        self._square += 0.001 * (gradient * gradient - self._square)
+        direction = self._moment / (1.0 - 0.9**steps) / (np.sqrt(self._square / (1.0 - 0.999**steps)) + 1e-6)
+        self._weights -= np.float32(rate) * (direction + np.float32(self._decay) * self._weights)
+        share = max(1.0 / self._averaged_over, 1.0 / (1.0 + steps))
+        self._mean_weights += np.float32(share) * (self._weights - self._mean_weights)
+
+    def _parameters(self, flat: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return views of one flat array as into-hidden weights, hidden bias, hidden-out weights and direct weights."""
+        place, views = 0, []
+        for shape in self._shapes:
+            size = int(np.prod(shape))
+            views.append(flat[place : place + size].reshape(shape))
+            place += size
+        return views[0], views[1], views[2], views[3]
