@@ -4,6 +4,7 @@ import time
 
 from headrace.features.asked import AskedView
 from headrace.features.services import all_of
+from headrace.online_model.explaining import in_words
 from headrace.schemas import HistoryEntry, InvalidMessage, RecommendedItem, decode
 from headrace.schemas.events import GUEST_PREFIX
 from headrace.schemas.wire import now_ms
@@ -31,10 +32,13 @@ def recommendations(parts: GatewayParts, shopper_id: str, k: int) -> Recommendat
     history = row.history[-STEPS_USED:] if row is not None else []
     if row is not None:
         metrics.FEATURE_AGE.observe(max(0, now_ms() - row.seen_ms) / 1000)
-    ranked = parts.live.ranker.rank([history], k)
+    ranked = parts.live.ranker.rank([history], k, shoppers=[shopper_id if history else None])
     return Recommendations(
         shopper_id=shopper_id,
-        items=[RecommendedItem(item_id=item.item_id, score=round(item.score, 6), part=item.part) for item in ranked.rankings[0]],
+        items=[
+            RecommendedItem(item_id=item.item_id, score=round(item.score, 6), part=item.part, because=list(item.reasons))
+            for item in ranked.rankings[0]
+        ],
         model_version=ranked.version,
         weights_sha256=ranked.sha256,
         history_length=len(history),
@@ -52,16 +56,26 @@ def prediction(parts: GatewayParts, body: bytes) -> Prediction:
     history = _with_times(asked.history[-STEPS_USED:])
     ranked = parts.live.ranker.rank([history], asked.k)
     items = [
-        PredictedItem(item_id=item.item_id, score=item.score, part=item.part, shares=dict(item.shares) if asked.explain else None)
+        PredictedItem(
+            item_id=item.item_id,
+            score=item.score,
+            part=item.part,
+            shares=dict(item.shares) if asked.explain else None,
+            because=list(item.reasons) if asked.explain else None,
+            why=in_words(item.item_id, item.part, item.reasons) if asked.explain else None,
+        )
         for item in ranked.rankings[0]
     ]
     own = list(ranked.transformer[0].items())[: asked.k]
+    unknown = [entry for entry in history if not parts.live.ranker.knows(entry.item_id)]
+    metrics.UNKNOWN_ITEMS.inc(len(unknown))
     return Prediction(
         items=items,
         transformer=[TransformerItem(item_id=item, probability=probability) for item, probability in own],
         model_version=ranked.version,
         weights_sha256=ranked.sha256,
         history_length=len(history),
+        unknown_items=len(unknown),
         latency_ms=_elapsed_ms(started_s),
     )
 
@@ -102,7 +116,7 @@ def _with_times(steps: list[PredictStep]) -> list[HistoryEntry]:
     history = []
     for step in steps:
         time_ms = time_ms if step.time_ms is None else step.time_ms
-        history.append(HistoryEntry(step.item_id, step.kind, time_ms))
+        history.append(HistoryEntry(step.item_id, step.kind, time_ms, step.price, step.category))
     return history
 
 

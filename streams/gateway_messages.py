@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from headrace.schemas.feature_rows import Kind, ShopperId
-from headrace.schemas.fields import Count, Id, Sha256, TimeMs
-from headrace.schemas.recommendations import Part, RecommendedItem
+from headrace.schemas.fields import Amount, Count, Id, Sha256, ShortText, TimeMs
+from headrace.schemas.recommendations import Part, Reason, RecommendedItem
 from headrace.streams.settlement import Status
 
 MOST_ITEMS = 100
@@ -80,6 +80,8 @@ class PredictStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     item_id: Id
     kind: Kind = "view"
     time_ms: TimeMs | None = None
+    price: Amount | None = None
+    category: ShortText | None = None
 
 
 class PredictRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,7 +89,9 @@ class PredictRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     history: list[PredictStep]
     k: ListLength = 20
-    explain: Annotated[bool, Meta(description="whether each item tells what every part of the mixture gave to its score")] = False
+    explain: Annotated[
+        bool, Meta(description="whether each item tells why it is there, and what every part of the mixture gave to its score")
+    ] = False
 
 
 class PredictedItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -97,6 +101,8 @@ class PredictedItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     score: Probability
     part: Part
     shares: Annotated[dict[str, float] | None, Meta(description="what each part gave; they add up to the score")] = None
+    because: Annotated[list[Reason] | None, Meta(description="the steps of the history that speak most for it, strongest first")] = None
+    why: Annotated[str | None, Meta(description="the same in words", examples=["because you viewed tents-green-00"])] = None
 
 
 class TransformerItem(Struct, frozen=True, kw_only=True):
@@ -117,6 +123,7 @@ class Prediction(Struct, frozen=True, kw_only=True):
     model_version: Version
     weights_sha256: WeightsName
     history_length: Annotated[int, Meta(description="steps that the answer is made of", examples=[2])]
+    unknown_items: Annotated[int, Meta(description="steps of these whose item nobody knows; they were passed over", examples=[0])]
     latency_ms: Milliseconds
 
 

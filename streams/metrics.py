@@ -26,6 +26,7 @@ ROWS_OF_OTHERS = Counter(
     "headrace_feature_rows_of_other_definitions", "Entities of whom a restore has found only rows that other feature definitions made"
 )
 STORE_BEHIND = Counter("headrace_feature_store_behind", "Times at which the online store was found to have lost rows")
+UNKNOWN_ITEMS = Counter("headrace_predict_unknown_items", "Steps of asked histories that were passed over, since nobody knows their item")
 REFUSED = Counter("headrace_dead_letters", "Records sent to dead-letters", ["component"])
 UNREADABLE = Counter("headrace_unreadable_records", "Records passed over, since another part puts them into dead-letters", ["component"])
 ROWS_WRITTEN = Counter("headrace_feature_rows_written", "Rows written to the online store", ["view"])

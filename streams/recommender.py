@@ -141,7 +141,7 @@ class Recommender:
 
     def _answer(self, answers: Sequence[tuple[UserRow, Message]]) -> None:
         started_s = time.perf_counter()
-        ranked = self.live.ranker.rank([row.history for row, _ in answers], LIST_LENGTH)
+        ranked = self.live.ranker.rank([row.history for row, _ in answers], LIST_LENGTH, shoppers=[row.shopper_id for row, _ in answers])
         seconds = time.perf_counter() - started_s
         metrics.SCORING.observe(seconds)
         for (row, record), ranking in zip(answers, ranked.rankings, strict=True):
@@ -209,4 +209,4 @@ def _name(row: UserRow, cause: Cause) -> str:
 
 
 def _as_message(item: RankedItem) -> RecommendedItem:
-    return RecommendedItem(item_id=item.item_id, score=round(item.score, 6), part=item.part)
+    return RecommendedItem(item_id=item.item_id, score=round(item.score, 6), part=item.part, because=list(item.reasons))

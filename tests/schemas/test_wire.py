@@ -33,6 +33,7 @@ from headrace.schemas import (
     headers,
 )
 from headrace.schemas.topics import TOPICS
+from headrace.schemas.recommendations import Reason
 from headrace.schemas.wire import SCHEMA_MAJOR, SCHEMA_MINOR, kebab
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -105,7 +106,9 @@ MESSAGES: list[Struct] = [
     Recommendation(
         recommendation_id="r-1",
         shopper_id="ada",
-        items=[RecommendedItem(item_id="chair", score=0.25, part="covisitation")],
+        items=[
+            RecommendedItem(item_id="chair", score=0.25, part="covisitation", because=[Reason(item_id="table", kind="cart", weight=0.75)])
+        ],
         model_version=4,
         weights_sha256=NAMES[0],
         created_ms=NOW_MS,
