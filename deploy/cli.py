@@ -246,6 +246,9 @@ def evaluate(
     far are ranked. HR, NDCG and MRR at 5, 10 and 20, also for new items, new users, short and long histories, and purchases; intervals
     are of 95%, by bootstrap over shoppers. The same stream and questions for every model.
     """
+    # Costs are told for one core. These are read while numpy and torch are loaded, so they come first.
+    for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        environ.setdefault(threads, "1")
     from headrace.deploy.evaluate_command import evaluate as compare
     from headrace.deploy.evaluate_command import require_places, told, write
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ class _Refitted(ABC):
     """
 
     def __init__(self, refit_every: int, seed: int) -> None:
+        _keep_blas_to_one_thread()
         self._refit_every = refit_every
         self._seed = seed
         self._popular = Popularity()
@@ -49,13 +51,10 @@ class _Refitted(ABC):
         self._pairs.append((shopper, self._item_numbers.setdefault(step.item_id, len(self._item_numbers))))
         if len(self._pairs) % self._refit_every == 0:
             from scipy.sparse import csr_matrix
-            from threadpoolctl import threadpool_limits
 
             shoppers, items = np.array(self._pairs).T
             counts = csr_matrix((np.ones(len(items), dtype=np.float32), (shoppers, items)))
-            # implicit has threads of its own and warns of those of BLAS.
-            with threadpool_limits(1, "blas"):
-                self._fit(counts)
+            self._fit(counts)
             self._fitted = list(self._item_numbers)
 
     @abstractmethod
@@ -109,3 +108,12 @@ class BayesianPersonalisedRanking(_Refitted):
         found = np.argpartition(-scores, count - 1)[:count]
         ordered: NDArray[np.int64] = found[np.argsort(-scores[found], kind="stable")]
         return ordered
+
+
+def _keep_blas_to_one_thread() -> None:
+    """Limit BLAS in this process, as implicit asks for: with two threads on busy cores a question takes fifty times as long."""
+    from threadpoolctl import threadpool_limits
+
+    # Only what is loaded already is limited.
+    import_module("implicit.cpu.als")
+    threadpool_limits(1, "blas")
