@@ -32,6 +32,5 @@ def losses_of(
     `targets` and `negatives` number the items in any way in which the same item has the same number.
     """
     logits = (vectors * right).sum(dim=1) - right_log_q
-    others = vectors @ wrong.T - wrong_log_q
-    others = others.masked_fill(negatives[None, :] == targets[:, None], NEVER)
+    others = torch.addmm(-wrong_log_q, vectors, wrong.T).masked_fill_(negatives[None, :] == targets[:, None], NEVER)
     return functional.softplus(others.logsumexp(dim=1) - logits)

@@ -49,15 +49,41 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(shape.width, 2 * shape.width), nn.GELU(), nn.Linear(2 * shape.width, shape.width))
         self.dropout = nn.Dropout(shape.dropout)
 
-    def forward(self, steps: Tensor) -> Tensor:
-        """Map (batch, length, width) to the same shape."""
-        batch, length, width = steps.shape
-        mixed = self.query_key_value(self.attention_norm(steps)).view(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = mixed.permute(2, 0, 3, 1, 4)
+    def forward(self, steps: Tensor, padding: "Padding") -> Tensor:
+        """Map steps without padding, (steps, width), to the same shape."""
+        mixed = padding.put(self.query_key_value(self.attention_norm(steps)))
+        batch, length, width = mixed.shape[0], mixed.shape[1], steps.shape[1]
+        query, key, value = mixed.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        steps = steps + self.dropout(self.attention_out(attended.transpose(1, 2).reshape(batch, length, width)))
+        steps = steps + self.dropout(self.attention_out(padding.take(attended.transpose(1, 2).reshape(batch, length, width))))
         out: Tensor = steps + self.dropout(self.mlp(self.mlp_norm(steps)))
         return out
+
+
+class Padding:
+    """Where the steps of a padded batch are. Most histories are short: all but attention is done without the padding.
+
+    On a GPU nothing is left out: to find out where the steps are would cost more than the padding does.
+    """
+
+    def __init__(self, steps: StepBatch) -> None:
+        self._shape = steps.rows.shape
+        self._places = None
+        if steps.rows.device.type == "cpu":
+            places = torch.arange(self._shape[1]) < steps.lengths[:, None]
+            if not bool(places.all()):
+                self._places = places.flatten().nonzero()[:, 0]
+
+    def take(self, padded: Tensor) -> Tensor:
+        """Return the steps, (steps, width), of a padded (batch, length, width)."""
+        flat = padded.flatten(0, 1)
+        return flat if self._places is None else flat.index_select(0, self._places)
+
+    def put(self, steps: Tensor) -> Tensor:
+        """Return steps, (steps, width), as (batch, length, width) with 0 for padding."""
+        if self._places is not None:
+            steps = steps.new_zeros(self._shape.numel(), steps.shape[1]).index_copy(0, self._places, steps)
+        return steps.view(*self._shape, steps.shape[1])
 
 
 class NextItemTransformer(nn.Module):
@@ -89,7 +115,7 @@ class NextItemTransformer(nn.Module):
         return self.items.num_embeddings
 
     def forward(self, steps: StepBatch) -> Tensor:
-        """Map steps to (batch, length, width), a vector for what follows each step; its length is the temperature.
+        """Map steps to (batch, length, width), a vector for what follows each step; its length is the temperature. Padding gets no answer.
 
         Its products with `unit_items` are the logits of these items.
         """
@@ -102,12 +128,14 @@ class NextItemTransformer(nn.Module):
 
     def follow(self, items: Tensor, steps: StepBatch) -> Tensor:
         """Do what `forward` does where the unit vectors of the steps' items, (batch, length, width), are at hand already."""
-        vectors = items + self.kinds(steps.kinds) + self.gaps(steps.gaps) + self.prices(steps.prices)
-        vectors = vectors + self.categories(self._category_rows(steps.categories)) + self.positions[: items.shape[1]]
-        vectors = self.dropout(vectors)
+        padding = Padding(steps)
+        kinds, gaps, prices, categories = (padding.take(numbers.unsqueeze(2))[:, 0] for numbers in steps[1:5])
+        places = padding.take(torch.arange(items.shape[1], device=items.device).expand(items.shape[:2]).unsqueeze(2))[:, 0]
+        vectors = padding.take(items) + self.kinds(kinds) + self.gaps(gaps) + self.prices(prices)
+        vectors = self.dropout(vectors + self.categories(self._category_rows(categories)) + functional.embedding(places, self.positions))
         for block in self.blocks:
-            vectors = block(vectors)
-        return self.shape.temperature * functional.normalize(self.out_norm(vectors), dim=-1)
+            vectors = block(vectors, padding)
+        return padding.put(self.shape.temperature * functional.normalize(self.out_norm(vectors), dim=-1))
 
     def grow(self, capacity: int) -> None:
         """Enlarge the item table to `capacity` rows, keeping those that are there."""
