@@ -70,6 +70,24 @@ _OCCURRENCES, _STEPS, _DISTINCT, _REPEATED = range(SITUATIONS)
 ) = range(COLUMNS)  # fmt: skip
 
 
+# What each part of the model rests on: to see what a part is worth, its columns are emptied (`silence`).
+COLUMNS_OF = {
+    "covisitation": (Column.ROW, Column.ROW_LAST, Column.ROW_BEST, Column.SUPPORT, Column.LIFT),
+    "neighbours": (Column.VOTES, Column.LIKEST),
+    "own_history": (Column.OWN_COUNT, Column.OWN_PLACE, Column.OWN_AFTER, Column.RETURN),
+    "followers": (Column.NEXT, Column.AHEAD, Column.BEHIND, Column.FRESH),
+    "two_hops": (Column.TWO_HOPS,),
+    "transformer": (Column.LOGIT, Column.TO_LAST),
+    "popularity": (Column.HEAT_SHORT, Column.HEAT, Column.HEAT_LONG),
+}
+
+
+def silence(evidence: Any, part: str) -> None:
+    """Empty the evidence, (candidates, COLUMNS), of all that one of `PARTS` rests on."""
+    for column in COLUMNS_OF[part]:
+        evidence[:, column] = np.nan if column is Column.LOGIT else 0.0
+
+
 @compiled
 def part_probabilities(evidence: Any, out: Any) -> None:
     """Write what each of `PARTS` gives to each candidate, (candidates, parts), each column adding up to 1, or to 0 where it is silent.

@@ -5,7 +5,7 @@ It is what `headrace evaluate` measures, made of the very parts that serve: `ran
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,11 +25,21 @@ History = Sequence[HistoryEntry]
 
 
 class NextItemModel:
-    """Ranks the next item at any moment, and learns at each step: memories, mixture and network at once, the Transformer in rounds."""
+    """Ranks the next item at any moment, and learns at each step: memories, mixture and network at once, the Transformer in rounds.
 
-    def __init__(self, seed: int = 1, plan: TuningPlan | None = None, shape: TransformerShape | None = None) -> None:
+    `left_out` names parts to do without (`ranker.Ranker`).
+    """
+
+    def __init__(
+        self,
+        seed: int = 1,
+        plan: TuningPlan | None = None,
+        shape: TransformerShape | None = None,
+        left_out: Collection[str] = (),
+    ) -> None:
+        self._has_transformer = "transformer" not in left_out
         self._tuner = FineTuner(ModelCopy(shape), plan, seed)
-        self._ranker = Ranker(_Lent(self._tuner), seed=seed)
+        self._ranker = Ranker(_Lent(self._tuner), seed=seed, left_out=left_out)
         self._waiting: OrderedDict[str, History] = OrderedDict()
         # By shopper: the history as of now, and how many of its last steps are new in this round.
         self._round: dict[str, tuple[History, int]] = {}
@@ -51,6 +61,8 @@ class NextItemModel:
             self._ranker.learn_choice(asked, step.item_id)
         self._ranker.remember(shopper_id, history[-1:], step, asked)
         self._asked = None
+        if not self._has_transformer:
+            return
         now = [*history, step]
         self._wait(shopper_id, now)
         self._round[shopper_id] = (now, self._round[shopper_id][1] + 1 if shopper_id in self._round else 1)

@@ -8,16 +8,17 @@ The ranker learns from user rows, each of which counts its shopper's steps; so a
 step once. It may be read from one thread while another teaches it.
 """
 
+import copy as copying
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.online_model.evidence import CONTEXTS, PARTS, Column
+from headrace.online_model.evidence import CONTEXTS, LOG_MIX, PARTS, Column, silence
 from headrace.online_model.examined import Examined, examined
 from headrace.online_model.explaining import reasons_of
 from headrace.online_model.item_numbers import ItemNumbers
@@ -33,6 +34,7 @@ SESSION_GAP_MS = 30 * 60 * 1000
 TRANSFORMER_BEST = 50
 SHOPPERS_KEPT = 2_000_000
 POPULARITY = PARTS.index("popularity")
+NETWORK = "network"
 NO_CANDIDATES = np.empty(0, np.int64)
 
 History = Sequence[HistoryEntry]
@@ -82,14 +84,22 @@ class Foreseen:
 
 
 class Ranker:
-    """Ranks the next item for shoppers; learns at each step of each shopper."""
+    """Ranks the next item for shoppers; learns at each step of each shopper.
 
-    def __init__(self, scorer: Weights, *, capacity: int = 1 << 20, seed: int = 1) -> None:
+    `left_out` names parts of the mixture, or "network", to do without, so that it can be measured what each is worth.
+    """
+
+    def __init__(self, scorer: Weights, *, capacity: int = 1 << 20, seed: int = 1, left_out: Collection[str] = ()) -> None:
+        unknown = set(left_out) - {*PARTS, NETWORK}
+        if unknown:
+            raise ValueError(f"left_out: some of {', '.join((*PARTS, NETWORK))} were expected, not {', '.join(sorted(unknown))}")
         self.scorer = scorer
         self.memory = Memory(capacity)
         self.mixture = Mixture(PARTS, CONTEXTS)
         self.network = RankingNetwork(seed=seed)
         self.ids = ItemNumbers()
+        self._silent = [part for part in PARTS if part in left_out]
+        self._has_network = NETWORK not in left_out
         self._lock = threading.Lock()
         self._steps: dict[str, int] = {}
 
@@ -153,6 +163,8 @@ class Ranker:
             logits, to_last = nearness(copy, self.ids.rows_of(asking.candidates, len(copy.items)), scored)
             asking.evidence[:, Column.LOGIT] = logits
             asking.evidence[:, Column.TO_LAST] = to_last
+            for part in self._silent:
+                silence(asking.evidence, part)
             last = self.ids.numbers.get(history[-1].item_id, -1) if history else -1
             return examined(asking, self.mixture, last)
 
@@ -160,7 +172,7 @@ class Ranker:
         """Return the rows of the `k` best candidates, best first, and the probability of each."""
         if not len(asked.candidates):
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        scores = self.network.scores(asked.features)
+        scores = self._scores(asked)
         chances = np.exp(scores - scores.max())
         chances /= chances.sum()
         order = np.argpartition(-chances, k)[:k] if k < len(chances) else np.arange(len(chances))
@@ -173,13 +185,28 @@ class Ranker:
         row = asked.row(self.ids.numbers.get(item_id, -1))
         if row is not None:
             self.mixture.learn(asked.context, asked.parts[row])
-            self.network.learn(asked.features, row)
+            if self._has_network:
+                self.network.learn(asked.features, row)
 
     def remember(self, shopper: str, before: History, entry: HistoryEntry, asked: Examined | None = None) -> None:
         """Take one step into the memories. `before` is the history up to it, of which only the last step is looked at."""
         is_new_visit = not before or entry.time_ms - before[-1].time_ms > SESSION_GAP_MS
         number = self.ids.number(entry.item_id)
         self.memory.learn(shopper, number, is_new_visit=is_new_visit, question=asked.question if asked else None)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Ranker":
+        """Return a copy that learns apart from this one. A lock cannot be copied; the copy has one of its own."""
+        twin = object.__new__(Ranker)
+        memo[id(self)] = twin
+        for name, value in self.__dict__.items():
+            setattr(twin, name, threading.Lock() if name == "_lock" else copying.deepcopy(value, memo))
+        return twin
+
+    def _scores(self, asked: Examined) -> NDArray[np.float32]:
+        if self._has_network:
+            return self.network.scores(asked.features)
+        mixed: NDArray[np.float32] = asked.features[:, LOG_MIX]
+        return mixed
 
     def _is_news(self, row: UserRow) -> bool:
         if len(row.history) < 2 or row.history[-1].item_id == row.history[-2].item_id:
@@ -204,7 +231,7 @@ class Ranker:
         row = asked.row(number)
         if row is None:
             return Foreseen(None, None)
-        scores, popular = self.network.scores(asked.features), asked.parts[:, POPULARITY]
+        scores, popular = self._scores(asked), asked.parts[:, POPULARITY]
         return Foreseen(int((scores > scores[row]).sum()), int((popular > popular[row]).sum()) if popular[row] > 0 else None)
 
     def _ranking(self, copy: ModelCopy, asked: Examined, history: History, k: int) -> list[RankedItem]:
