@@ -14,6 +14,7 @@ import typer
 from headrace.deploy.bench.cli import bench_app
 from headrace.deploy.features_cli import features_app
 from headrace.deploy.settings import Settings
+from headrace.deploy.train_command import train
 
 app = typer.Typer(
     help="Event-driven features and live models for shops.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -24,6 +25,7 @@ app.add_typer(features_app, name="features")
 app.add_typer(bench_app, name="bench")
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
+app.command()(train)
 
 Kafka = Annotated[str | None, typer.Option("--kafka", metavar="ADDR", help="Broker as host:port; HEADRACE_KAFKA where not given.")]
 Redis = Annotated[str | None, typer.Option("--redis", metavar="URL", help="Redis as a URL; HEADRACE_REDIS where not given.")]
@@ -50,8 +52,13 @@ class Part(StrEnum):
 
 def main() -> None:
     """Run the command line. Errors of ours and of the network end it with one line and exit code 1, without a traceback."""
+    run_app(app)
+
+
+def run_app(command: typer.Typer) -> None:
+    """Run a command line as `main` does."""
     try:
-        app()
+        command()
     except Exception as error:
         # Anything else is a mistake in Headrace, and its traceback is wanted.
         if not (type(error).__module__.startswith(("headrace.", "cimpl", "confluent_kafka")) or isinstance(error, OSError)):

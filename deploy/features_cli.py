@@ -210,3 +210,44 @@ def history_of_features(
     typer.echo(f"written to {out}")
     if json_file is not None:
         json_file.write_text(json.dumps(to_builtins(report), indent=2) + "\n")
+
+
+@features_app.command("examples")
+def training_examples(
+    events: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="Events as headrace publish reads them, or tail prints them.")
+    ],
+    out: Annotated[Path, typer.Option("--out", dir_okay=False, help="The Parquet file to write.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many of the first events.")] = None,
+    open_sessions: Annotated[int, typer.Option(min=1, help="Sessions side by side, for a file without times.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed for the order, for a file without times.")] = 1,
+    registry: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Feast's registry; in HEADRACE_HOME where not given.")
+    ] = None,
+    json_file: JsonFile = None,
+    plain: Plain = False,
+) -> None:
+    """Make what headrace train learns from: each step of EVENTS with its shopper's history just before, by Feast's point-in-time join.
+
+    The histories come from the archive (see headrace features history). EVENTS say which steps, and when each was published: where a
+    line tells its place in Kafka (source, offset, published_ms) by that, else by the event's own time. A history is asked for one
+    millisecond before that, so no step is in its own history.
+    """
+    from msgspec import to_builtins
+
+    from headrace.deploy.history_command import write_examples
+
+    report = write_examples(
+        events,
+        out,
+        Settings.load(),
+        limit=limit,
+        open_sessions=open_sessions,
+        seed=seed,
+        registry=registry,
+        plain=plain or not sys.stderr.isatty(),
+    )
+    typer.echo(report.line())
+    typer.echo(f"written to {out}")
+    if json_file is not None:
+        json_file.write_text(json.dumps(to_builtins(report), indent=2) + "\n")

@@ -22,16 +22,21 @@ class NoSuchService(ValueError):
 
 
 class HistoryReport(Struct):
-    """How many rows were asked about, and by feature view how many entities had a row that was valid at the instant."""
+    """How many rows were asked about, and by feature view how many entities had a row that was valid at the instant.
+
+    `refused` lines of a file of events were no events.
+    """
 
     rows: int
     found: dict[str, int]
     seconds: float
+    refused: int = 0
 
     def line(self) -> str:
         """Return it as one readable line."""
         found = ", ".join(f"{count} with a row of {view}" for view, count in self.found.items())
-        return f"{self.rows} rows answered in {self.seconds:.1f} s: {found}"
+        refused = f"; {self.refused} lines that are no events were left out" if self.refused else ""
+        return f"{self.rows} rows answered in {self.seconds:.1f} s: {found}{refused}"
 
 
 def answer_file(questions: Path, service: str, out: Path, settings: Settings, *, registry: Path | None, plain: bool) -> HistoryReport:
@@ -57,6 +62,28 @@ def answer_file(questions: Path, service: str, out: Path, settings: Settings, *,
     seen = {view.name_to_use(): f"{view.name_to_use()}__seen_ms" for view in asked.feature_view_projections}
     found = {view: int(answered[name].notna().sum()) for view, name in seen.items() if name in answered.columns}
     return HistoryReport(len(answered), found, round(time.monotonic() - started_s, 3))
+
+
+def write_examples(
+    events: Path, out: Path, settings: Settings, *, limit: int | None, open_sessions: int, seed: int, registry: Path | None, plain: bool
+) -> HistoryReport:
+    """Write each step of a file of events, with its shopper's history just before, to a Parquet file.
+
+    Raises CannotAnswer, InvalidMessage, OSError.
+    """
+    from headrace.deploy.placed_events import placed_events
+    from headrace.deploy.training_frames import COLUMNS, frames_of
+    from headrace.features.columns import USER_VIEW
+
+    store = _store(settings, registry)
+    started_s = time.monotonic()
+    refused: list[str] = []
+    with counting("examples", plain) as show:
+        arrivals = placed_events(events, limit=limit, open_sessions=open_sessions, seed=seed, refuse=refused.append)
+        frame = frames_of(arrivals, store, lambda view, share: show(int(share * 100), 100, f"% of {view}"))
+    _write(frame, out)
+    found = {USER_VIEW: int(frame[COLUMNS[0]].notna().sum())}
+    return HistoryReport(len(frame), found, round(time.monotonic() - started_s, 3), len(refused))
 
 
 def _read(questions: Path) -> Any:

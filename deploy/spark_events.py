@@ -121,7 +121,7 @@ def parse(batches: Iterator["pa.RecordBatch"]) -> Iterator["pa.RecordBatch"]:
     for batch in batches:
         kept = batch.drop_columns(["value"])
         values = zip(batch["value"].to_pylist(), batch["file"].to_pylist(), strict=True)
-        events = [_parsed(value, file) for value, file in values if value != ""]
+        events = [read_value(value, file) for value, file in values if value != ""]
         if len(events) < len(batch):
             kept = kept.filter(pa.array([value != "" for value in batch["value"].to_pylist()]))
         columns = list(zip(*events, strict=True)) or [()] * len(names)
@@ -147,8 +147,11 @@ class _Told(Struct):
 _type = msgspec.json.Decoder(_Told)
 
 
-def _parsed(value: Any, file: str) -> tuple[Any, ...]:
-    """Return source, offset, time of publishing, shopper and JSON of an event, and None; or the reason alone, last."""
+def read_value(value: Any, file: str) -> tuple[Any, ...]:
+    """Return source, offset, time of publishing, shopper and JSON of an event, and None; or the reason alone, last.
+
+    `value` is a line of JSON or the columns of an event; offset is None where it tells none.
+    """
     try:
         body = value.removeprefix("\ufeff").encode() if isinstance(value, str) else msgspec.json.encode(_without_nulls(value))
         try:

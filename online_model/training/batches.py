@@ -44,8 +44,8 @@ def encode_runs(runs: Sequence[Run], rows: Mapping[str, int], length: int, kind_
 def batch_of(runs: EncodedRuns, picks: Tensor, device: torch.device) -> LearningBatch:
     """Return the runs of these numbers, no longer than the longest of them."""
     longest = int(runs.steps.lengths[picks].max())
-    steps = StepBatch(*(numbers[picks, :longest].to(device) for numbers in runs.steps[:-1]), runs.steps.lengths[picks].to(device))
-    before = StepBatch(*(numbers[:, :-1] for numbers in steps[:-1]), steps.lengths - 1)
+    steps = StepBatch(*[*(numbers[picks, :longest].to(device) for numbers in runs.steps[:-1]), runs.steps.lengths[picks].to(device)])
+    before = StepBatch(*[*(numbers[:, :-1] for numbers in steps[:-1]), steps.lengths - 1])
     return LearningBatch(before, steps.rows[:, 1:], runs.weights[picks, 1:longest].to(device))
 
 
