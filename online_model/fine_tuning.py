@@ -8,9 +8,10 @@ loss). Before that, new items start beside the items around them and the targets
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import islice
 
 import numpy as np
 import torch
@@ -36,7 +37,8 @@ class TuningPlan:
 
     A step whose target is put into the cart or bought weighs `cart_weight` or `purchase_weight` times a view. In one round at most
     `per_shopper` histories of one shopper are learned from, and the rate at which one comes is even over its steps. A round stops
-    after the step in which `round_limit_s` passes. `start_share` and `pull` are how far a new item starts, and a target is pulled,
+    after the step in which `round_limit_s` passes. Where the item table is full, rows of items that were not seen for `expire_after`
+    events go to new ones before it grows. `start_share` and `pull` are how far a new item starts, and a target is pulled,
     towards the items around it; 0 switches these off.
     """
 
@@ -55,6 +57,7 @@ class TuningPlan:
     purchase_weight: float = 2.0
     per_shopper: int = 8
     round_limit_s: float = math.inf
+    expire_after: int = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,10 @@ class FineTuner:
         self._held_back = HistoryRing(self.plan.held_back, self._length)
         self._recent = np.zeros(0, np.int64)
         self._seen = np.full(len(live.items), SEEN_BEFORE)
+        self._events = 0
+        self._last_seen = np.zeros(len(live.items), np.int64)
+        # The rows that the first new items of the candidate have taken from items that are gone.
+        self._reused: list[int] = []
         self._nameless = 0
         self._kind_weights = torch.tensor([1.0, self.plan.cart_weight, self.plan.purchase_weight])
         self._start()
@@ -122,11 +129,12 @@ class FineTuner:
 
     def payload(self, learned: Round) -> bytes:
         """Return the delta from the live weights to the candidate."""
-        return delta_payload(self._candidate, learned.touched, learned.new_items)
+        return delta_payload(self._candidate, learned.touched, learned.new_items, self._reused)
 
     def accept(self, touched: Tensor, new_items: Sequence[str], version: int, sha256: str) -> None:
         """Make the candidate the live weights, under the name that it was published with."""
-        self.live.add_items(new_items)
+        self.live.add_items(new_items, self._reused)
+        self._reused = []
         theirs, ours = dict(self._candidate.model.named_parameters()), dict(self.live.model.named_parameters())
         with torch.no_grad():
             for name in dense_names(self.live.model):
@@ -146,31 +154,30 @@ class FineTuner:
             self._start()
         # Rows of items that came with the candidate are gone; histories that name them are of no more use.
         size = len(self.live.items)
-        self._replay.forget_rows_from(size)
-        self._held_back.forget_rows_from(size)
-        self._recent = self._recent[self._recent < size]
-        self._seen = self._seen[:size]
+        self._forget_rows(size, self._reused)
+        self._seen, self._last_seen = self._seen[:size], self._last_seen[:size]
+        # They are again those of items that are gone, and may be given away again.
+        self._last_seen[self._reused] = -self.plan.expire_after
+        self._reused = []
 
     def _run(self, histories: Sequence[Sequence[HistoryEntry]], steps: int, shoppers: Numbers, fresh: Sequence[int] | None) -> Round:
-        new_items = self._add_new_items(histories)
+        new_items, new_rows = self._add_new_items(histories)
         numbers, lengths = encode_numbers(histories, self._candidate.rows, self._length)
         # An empty history is encoded as one unknown step, of which there is nothing to learn.
         told = np.ones(len(lengths), np.int64) if fresh is None else np.asarray(fresh, np.int64)
         self._notice(numbers[:, :, 0], lengths, told)
         news = ((numbers[:, 1:, 0] != numbers[:, :-1, 0]) & (numbers[:, 1:, 0] != 0)).any(axis=1)
         usable, told = KeptHistories(numbers, lengths, shoppers).only(news), told[news]
-        first_new = len(self._candidate.items) - len(new_items)
-        new_rows = torch.arange(first_new, len(self._candidate.items))
         if not len(usable):
-            return Round(Verdict(False, "no history has two steps that differ"), new_rows, new_items, [])
+            return Round(Verdict(False, "no history has two steps that differ"), torch.from_numpy(new_rows), new_items, [])
         negatives, log_q = self._draw_negatives(), self._log_q()
         losses = last_news_losses(self._candidate.model, usable, negatives, log_q)
         aside = self._random.random(len(usable)) < self.plan.held_back_share
         learned = usable.only(~aside)
-        pulled = self._apply_instant_rules(usable, learned, told[~aside], first_new)
+        pulled = self._apply_instant_rules(usable, learned, told[~aside], new_rows)
         touched, made = self._learn(learned, steps, log_q)
         self._replay.add(joined([learned, self._held_back.add(usable.only(aside))]))
-        touched = torch.unique(torch.cat([*touched, pulled, new_rows]))
+        touched = torch.unique(torch.cat([*touched, pulled, torch.from_numpy(new_rows)]))
         return Round(self._judge(negatives, log_q), touched, new_items, losses.tolist(), aside.tolist(), made)
 
     def _is_finite(self) -> bool:
@@ -193,16 +200,41 @@ class FineTuner:
         digests = b"".join(blake2b(shopper.encode(errors="replace"), digest_size=8).digest() for shopper in shoppers)
         return np.frombuffer(digests, np.int64) & 0x7FFFFFFFFFFFFFFF
 
-    def _add_new_items(self, histories: Sequence[Sequence[HistoryEntry]]) -> list[str]:
-        known = self._candidate.rows
-        new_items = list(dict.fromkeys(entry.item_id for history in histories for entry in history if entry.item_id not in known))
-        capacity = self._candidate.model.capacity
-        self._candidate.add_items(new_items)
+    def _add_new_items(self, histories: Sequence[Sequence[HistoryEntry]]) -> tuple[list[str], Numbers]:
+        """Give rows to the items that have none; return their ids and rows."""
+        named = dict.fromkeys(entry.item_id for history in histories for entry in history)
+        new_items = [item for item in named if item not in self._candidate.rows]
+        first, capacity = len(self._candidate.items), self._candidate.model.capacity
+        self._reused = self._expired(first + len(new_items) - capacity, named)
+        self._candidate.add_items(new_items, self._reused)
         if self._candidate.model.capacity != capacity:
             self._candidate.model.items.weight.requires_grad_(False)
             self._item_optimizer.follow(self._candidate.model.items.weight)
-        self._seen = np.concatenate([self._seen, np.zeros(len(self._candidate.items) - len(self._seen))])
-        return new_items
+        if self._reused:
+            table, rows = self._candidate.model.items.weight, torch.tensor(self._reused)
+            table[rows] = torch.randn(len(rows), table.shape[1]) * table.shape[1] ** -0.5
+            self._item_optimizer.forget(rows)
+            self._forget_rows(first, self._reused)
+            self._seen[self._reused] = 0.0
+        added = len(self._candidate.items) - first
+        self._seen = np.concatenate([self._seen, np.zeros(added)])
+        self._last_seen = np.concatenate([self._last_seen, np.full(added, self._events)])
+        return new_items, np.array([*self._reused, *range(first, first + added)], np.int64)
+
+    def _expired(self, wanted: int, named: Container[str]) -> list[int]:
+        """Return up to `wanted` rows of items that were not seen for long and are not `named` now, those unseen longest first."""
+        if wanted <= 0:
+            return []
+        rows = np.argsort(self._last_seen, kind="stable")
+        rows = rows[(rows != 0) & (self._last_seen[rows] < self._events - self.plan.expire_after)]
+        return list(islice((row for row in rows.tolist() if self._candidate.items[row] not in named), wanted))
+
+    def _forget_rows(self, first: int, others: Sequence[int]) -> None:
+        """Forget what was kept of item rows of `first` or more, and of `others`: they stand for other items now."""
+        gone = np.array(others, np.int64)
+        self._replay.forget_rows(first, gone)
+        self._held_back.forget_rows(first, gone)
+        self._recent = self._recent[(self._recent < first) & ~np.isin(self._recent, gone)]
 
     def _notice(self, rows: Numbers, lengths: Numbers, fresh: Numbers) -> None:
         """Count the new steps among those that negatives are drawn from."""
@@ -210,6 +242,8 @@ class FineTuner:
         new = rows[(places >= (lengths - fresh)[:, None]) & (places < lengths[:, None]) & (rows != 0)]
         self._recent = np.concatenate([self._recent, new])[-self.plan.recent :]
         np.add.at(self._seen, new, 1.0)
+        self._events += len(new)
+        self._last_seen[new] = self._events
 
     def _log_q(self) -> Tensor:
         """Return, for each row of the table, the log of the share at which it is drawn as a negative."""
@@ -219,10 +253,10 @@ class FineTuner:
     def _draw_negatives(self) -> Tensor:
         return torch.from_numpy(self._random.choice(self._recent, self.plan.negatives))
 
-    def _apply_instant_rules(self, usable: KeptHistories, learned: KeptHistories, fresh: Numbers, first_new: int) -> Tensor:
+    def _apply_instant_rules(self, usable: KeptHistories, learned: KeptHistories, fresh: Numbers, new_rows: Numbers) -> Tensor:
         """Let new items start, and targets that are not held back be pulled, by what is around them; return the rows moved."""
         table = self._candidate.model.items.weight
-        start_by_context(table, contexts_of_new(usable.numbers[:, :, 0], first_new), self.plan.start_share)
+        start_by_context(table, contexts_of_new(usable.numbers[:, :, 0], new_rows), self.plan.start_share)
         pulled = contexts_of_steps(learned.numbers[:, :, 0], learned.lengths, fresh)
         strength = torch.from_numpy(self.plan.pull / (1.0 + self._seen[pulled.items])).to(table.dtype)
         pull_to_context(table, pulled, strength)
@@ -233,6 +267,7 @@ class FineTuner:
         deadline_s = self._clock() + self.plan.round_limit_s
         drawn: Counter[int] = Counter()
         touched: list[Tensor] = []
+        made = 0
         self._candidate.model.train()
         for step in range(steps):
             batch = self._draw_batch(new, drawn, -(-self.plan.per_shopper * (step + 1) // steps))
@@ -243,10 +278,11 @@ class FineTuner:
                 if rows.vectors.grad is not None:
                     self._item_optimizer.step(rows.rows, rows.vectors.grad, self.rate_scale)
                 touched.append(rows.rows)
+            made = step + 1
             if self._clock() >= deadline_s:
                 break
         self._candidate.model.eval()
-        return touched, len(touched)
+        return touched, made
 
     def _draw_batch(self, new: KeptHistories, drawn: Counter[int], allowed: int) -> KeptHistories:
         """Draw new histories and older ones, and leave out those of shoppers of whom `allowed` have been drawn in this round."""
@@ -263,8 +299,9 @@ class FineTuner:
         if not self._is_finite():
             return judge(torch.zeros(0), torch.zeros(0), finite=False)
         size = len(self.live.items)
-        events = self._held_back.all().of_rows_below(size)
-        common = negatives[negatives < size]
+        gone = np.array(self._reused, np.int64)
+        events = self._held_back.all().without_rows(size, gone)
+        common = negatives[(negatives < size) & ~torch.isin(negatives, torch.from_numpy(gone))]
         if not len(events):
             return judge(torch.zeros(0), torch.zeros(0), finite=True)
         candidate = last_news_losses(self._candidate.model, events, common, log_q)

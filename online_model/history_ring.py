@@ -25,10 +25,13 @@ class KeptHistories:
         """Return those that a mask or places name."""
         return KeptHistories(self.numbers[wanted], self.lengths[wanted], self.shoppers[wanted])
 
-    def of_rows_below(self, first: int) -> "KeptHistories":
-        """Return those that name no item row of `first` or more."""
-        named: Mask = self.numbers[:, :, 0].max(axis=1) < first
-        return self.only(named)
+    def without_rows(self, first: int, others: Numbers) -> "KeptHistories":
+        """Return those that name no item row of `first` or more, and none of `others`."""
+        rows = self.numbers[:, :, 0]
+        named = rows.max(axis=1, initial=0) >= first
+        if len(others):
+            named |= np.isin(rows, others).any(axis=1)
+        return self.only(~named)
 
 
 class HistoryRing:
@@ -66,11 +69,11 @@ class HistoryRing:
         """Return all of them, in no order."""
         return self._at(np.arange(self._size))
 
-    def forget_rows_from(self, first: int) -> None:
-        """Drop the histories that name an item row of `first` or more."""
+    def forget_rows(self, first: int, others: Numbers) -> None:
+        """Drop the histories that name an item row of `first` or more, or one of `others`."""
         kept = self.all()
         self._size = self._next = 0
-        self.add(kept.of_rows_below(first))
+        self.add(kept.without_rows(first, others))
 
     def _at(self, places: Numbers) -> KeptHistories:
         return KeptHistories(self._numbers[places].astype(np.int64), self._lengths[places], self._shoppers[places])

@@ -24,16 +24,17 @@ class Contexts:
     around: Numbers
 
 
-def contexts_of_new(rows: Numbers, first_new: int) -> Contexts:
-    """Return the new items, whose rows are `first_new` or more, with the last 5 known ones of the history that they come first in.
+def contexts_of_new(rows: Numbers, new: Numbers) -> Contexts:
+    """Return the items of the `new` rows, each with the last 5 known ones of the history that it comes first in.
 
     `rows` are histories, (histories, longest), 0 for padding. New items around which nothing is known are left out.
     """
     found: dict[int, Numbers] = {}
-    for history in rows[(rows >= first_new).any(axis=1)]:
-        known = history[(history != UNKNOWN) & (history < first_new)][-START_CONTEXT:]
+    is_new = np.isin(rows, new)
+    for place in np.nonzero(is_new.any(axis=1))[0].tolist():
+        known = rows[place, ~is_new[place] & (rows[place] != UNKNOWN)][-START_CONTEXT:]
         if len(known):
-            for item in history[history >= first_new].tolist():
+            for item in rows[place, is_new[place]].tolist():
                 found.setdefault(item, known)
     around = np.zeros((len(found), START_CONTEXT), np.int64)
     for place, known in enumerate(found.values()):

@@ -60,6 +60,11 @@ class LazyAdam:
         for kept, now in zip(former, (self._mean, self._square, self._steps), strict=True):
             now[:rows] = kept
 
+    def forget(self, rows: Tensor) -> None:
+        """Let rows begin anew, since they stand for something else now."""
+        for moment in (self._mean, self._square, self._steps):
+            moment[rows] = 0.0
+
     @torch.no_grad()
     def step(self, rows: Tensor, gradient: Tensor, scale: float = 1.0) -> None:
         """Take one step of `scale` times the rate on `rows`, each named once, with their gradient, (rows, width)."""

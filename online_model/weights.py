@@ -1,8 +1,9 @@
 """Weights that travel: snapshots and deltas as safetensors, and a model copy that takes them in link by link.
 
 A payload holds the dense tensors by their parameter names, the touched rows of the item table (`items.rows`,
-`items.values`; a snapshot holds all of them) and the ids of new items (`items.new`, UTF-8, one a line). safetensors has no
-checksum of its own, so nothing is taken in before its SHA-256, shapes, ranges and finiteness have been checked.
+`items.values`; a snapshot holds all of them), the ids of new items (`items.new`, UTF-8, one a line) and the rows that the first of
+them take over from items that are gone (`items.reused`); the others follow at the end. safetensors has no checksum of its own, so
+nothing is taken in before its SHA-256, shapes, ranges and finiteness have been checked.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from headrace.online_model.transformer import NextItemTransformer, TransformerSh
 from headrace.schemas.model_updates import ModelUpdate
 
 NO_WEIGHTS = "0" * 64
-ROWS, VALUES, NEW_ITEMS, SHAPE = "items.rows", "items.values", "items.new", "shape"
+ROWS, VALUES, NEW_ITEMS, REUSED, SHAPE = "items.rows", "items.values", "items.new", "items.reused", "shape"
 ITEM_TABLE = "items.weight"
 FIRST_CAPACITY = 4096
 
@@ -53,13 +54,23 @@ class ModelCopy:
         self.sha256 = NO_WEIGHTS
         self.renew_units()
 
-    def add_items(self, items: Sequence[str]) -> None:
-        """Give the next rows of the table to these items, enlarging it by doubling. Raises BadUpdate for one that has a row."""
-        for item in items:
+    def add_items(self, items: Sequence[str], reused: Sequence[int] = ()) -> None:
+        """Give the first of these items the `reused` rows, whose items are forgotten, and the others the next rows of the table.
+
+        The table is enlarged by doubling. Raises BadUpdate for an item that has a row.
+        """
+        for place, item in enumerate(items):
             if item in self.rows:
                 raise BadUpdate(f"item {item!r} already has row {self.rows[item]}")
-            self.rows[item] = len(self.items)
-            self.items.append(item)
+            if place < len(reused):
+                del self.rows[self.items[reused[place]]]
+                self.rows[item] = reused[place]
+                self.items[reused[place]] = item
+            else:
+                self.rows[item] = len(self.items)
+                self.items.append(item)
+        if reused:
+            self.epoch += 1
         capacity = self.model.capacity
         while capacity < len(self.items):
             capacity *= 2
@@ -75,7 +86,7 @@ class ModelCopy:
             if new_items[: len(self.items) - 1] != self.items[1:]:
                 self.epoch += 1
             self.items, self.rows = [""], {}
-        self.add_items(new_items)
+        self.add_items(new_items, tensors[REUSED].tolist())
         parameters = dict(self.model.named_parameters())
         with torch.no_grad():
             for name in dense_names(self.model):
@@ -118,12 +129,15 @@ def dense_names(model: NextItemTransformer) -> list[str]:
 
 def snapshot_payload(copy: ModelCopy) -> bytes:
     """Return the whole of a copy's weights."""
-    return _payload(copy, torch.arange(len(copy.items)), copy.items[1:])
+    return _payload(copy, torch.arange(len(copy.items)), copy.items[1:], ())
 
 
-def delta_payload(copy: ModelCopy, touched: Tensor, new_items: Sequence[str]) -> bytes:
-    """Return the dense weights, the `touched` rows of the item table and the ids of `new_items`, as of now."""
-    return _payload(copy, touched, new_items)
+def delta_payload(copy: ModelCopy, touched: Tensor, new_items: Sequence[str], reused: Sequence[int] = ()) -> bytes:
+    """Return the dense weights, the `touched` rows of the item table and the ids of `new_items`, as of now.
+
+    The first of the new items have taken the `reused` rows; all new items' rows must be touched.
+    """
+    return _payload(copy, touched, new_items, reused)
 
 
 def chained_sha256(base_sha256: str, payload_sha256: str) -> str:
@@ -154,10 +168,10 @@ def check(copy: ModelCopy, update: ModelUpdate, payload: bytes) -> tuple[dict[st
 
 
 def _check_items(copy: ModelCopy, update: ModelUpdate, tensors: dict[str, Tensor]) -> list[str]:
-    missing = {ROWS, VALUES, NEW_ITEMS, SHAPE, *dense_names(copy.model)} ^ set(tensors)
+    missing = {ROWS, VALUES, NEW_ITEMS, REUSED, SHAPE, *dense_names(copy.model)} ^ set(tensors)
     if missing:
         raise BadUpdate(f"version {update.version}: tensors that are missing or unknown: {', '.join(sorted(missing))}")
-    for name, kind in ((SHAPE, torch.int64), (NEW_ITEMS, torch.uint8), (ROWS, torch.int64)):
+    for name, kind in ((SHAPE, torch.int64), (NEW_ITEMS, torch.uint8), (REUSED, torch.int64), (ROWS, torch.int64)):
         if tensors[name].dtype != kind or tensors[name].ndim != 1:
             raise BadUpdate(f"version {update.version}: {name} is not a row of {kind}")
     if tuple(tensors[SHAPE].tolist()) != _shape_of(copy.model.shape):
@@ -166,7 +180,10 @@ def _check_items(copy: ModelCopy, update: ModelUpdate, tensors: dict[str, Tensor
     known = copy.rows if update.kind == "delta" else {}
     if len(set(new_items)) != len(new_items) or any(item in known for item in new_items):
         raise BadUpdate(f"version {update.version}: names an item twice")
-    _check_rows(update, tensors[ROWS], len(known) + 1, len(new_items))
+    reused = tensors[REUSED].tolist()
+    if len(set(reused)) != len(reused) or len(reused) > len(new_items) or not all(0 < row <= len(known) for row in reused):
+        raise BadUpdate(f"version {update.version}: rows to be reused come twice, have no item, or are more than there are new items")
+    _check_rows(update, tensors[ROWS], len(known) + 1, len(new_items) - len(reused), reused)
     if tensors[VALUES].shape != (len(tensors[ROWS]), copy.model.shape.width):
         raise BadUpdate(f"version {update.version}: {len(tensors[ROWS])} rows with values of shape {tuple(tensors[VALUES].shape)}")
     return new_items
@@ -183,12 +200,12 @@ def _new_items(update: ModelUpdate, encoded: Tensor) -> list[str]:
     return new_items
 
 
-def _check_rows(update: ModelUpdate, rows: Tensor, old: int, new: int) -> None:
+def _check_rows(update: ModelUpdate, rows: Tensor, old: int, new: int, reused: Sequence[int]) -> None:
     """Refuse rows outside of the table, a row given twice, and a new row left without values (two copies would differ there)."""
     given = set(rows.tolist())
     if len(given) != len(rows) or not all(0 <= row < old + new for row in given):
         raise BadUpdate(f"version {update.version}: item rows lie outside of the table of {old + new} or come twice")
-    needed = range(old + new) if update.kind == "snapshot" else range(old, old + new)
+    needed = range(old + new) if update.kind == "snapshot" else [*reused, *range(old, old + new)]
     if not given.issuperset(needed):
         raise BadUpdate(f"version {update.version}: {len(set(needed) - given)} item rows have no values")
 
@@ -204,7 +221,7 @@ def _check_tensors(copy: ModelCopy, update: ModelUpdate, tensors: dict[str, Tens
             raise BadUpdate(f"version {update.version}: {name} holds values that are not finite numbers")
 
 
-def _payload(copy: ModelCopy, rows: Tensor, new_items: Sequence[str]) -> bytes:
+def _payload(copy: ModelCopy, rows: Tensor, new_items: Sequence[str], reused: Sequence[int]) -> bytes:
     parameters = dict(copy.model.named_parameters())
     tensors = {name: parameters[name].detach().cpu().contiguous() for name in dense_names(copy.model)}
     tensors[ROWS] = rows.to(torch.int64).cpu()
@@ -214,6 +231,7 @@ def _payload(copy: ModelCopy, rows: Tensor, new_items: Sequence[str]) -> bytes:
         if new_items
         else torch.empty(0, dtype=torch.uint8)
     )
+    tensors[REUSED] = torch.tensor(reused, dtype=torch.int64)
     tensors[SHAPE] = torch.tensor(_shape_of(copy.model.shape))
     return bytes(save(tensors))
 

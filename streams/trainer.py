@@ -71,8 +71,10 @@ class Trainer:
         left_out = 0
         while not stop.is_set():
             trigger, examples = self._buffer.take(timeout_s=0.2)
-            metrics.SKIPPED.inc(self._buffer.left_out - left_out)
-            left_out = self._buffer.left_out
+            if self._buffer.left_out > left_out:
+                metrics.SKIPPED.inc(self._buffer.left_out - left_out)
+                log.warning("events left out, since learning cannot keep up", extra={"events": self._buffer.left_out - left_out})
+                left_out = self._buffer.left_out
             if examples:
                 started_s = time.monotonic()
                 self.learn(trigger, examples)
@@ -93,7 +95,7 @@ class Trainer:
                 shoppers=[shopper.shopper_id for shopper in newest],
                 fresh=[shopper.fresh for shopper in newest],
             )
-            if learned.steps < steps and learned.losses:
+            if learned.losses and learned.steps < steps:
                 log.warning("a round was cut short", extra={"steps": learned.steps, "planned": steps, "limit_s": ROUND_LIMIT_S})
             for example in fresh:
                 self._offsets[example.source] = max(example.offset, self._offsets.get(example.source, -1))

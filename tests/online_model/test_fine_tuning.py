@@ -123,7 +123,6 @@ def test_pulled_rows_are_part_of_what_is_published() -> None:
     shop.publish(shop.tuner.run([views("item-0", "item-1", "late")]))
     before = shop.row("late")
     learned = shop.tuner.run([views("item-3", "item-4", "late")])
-    assert learned.steps == 0
     assert learned.touched.tolist() == [shop.tuner.live.rows["late"]]
     shop.publish(learned)
     assert not torch.equal(shop.row("late"), before)
@@ -323,6 +322,53 @@ def test_the_table_grows_while_learning_goes_on(shop: Shop) -> None:
     assert shop.tuner.live.model.capacity == 2 * FIRST_CAPACITY
     shop.round(shop.pairs())
     assert same(frozen(shop.follower), frozen(shop.tuner.live))
+
+
+def test_a_full_table_gives_the_rows_of_items_that_are_gone_to_new_ones() -> None:
+    shop = Shop(TuningPlan(steps=2, batch=32, negatives=32, replay=500, recent=500, held_back_share=0.0, expire_after=100))
+    flood = [views("item-1", f"old-{number}") for number in range(FIRST_CAPACITY - 7 - 10)]
+    shop.publish(shop.tuner.run(flood))
+    for _ in range(30):
+        shop.publish(shop.tuner.run([views("item-0", "item-1", "item-2", "old-7")] * 5))
+    assert shop.follower.epoch == 0
+    learned = shop.tuner.run([views("item-1", "old-3", f"new-{number}") for number in range(30)])
+    assert len(learned.new_items) == 30
+    shop.publish(learned)
+    copy = shop.follower
+    assert same(frozen(copy), frozen(shop.tuner.live))
+    assert all(torch.equal(left, right) for left, right in zip(frozen(copy)[4], frozen(shop.tuner._candidate)[4], strict=True))
+    assert (copy.model.capacity, len(copy.items)) == (FIRST_CAPACITY, FIRST_CAPACITY)
+    assert copy.epoch == 1
+    assert all(copy.items[row] == item for item, row in copy.rows.items())
+    assert len(copy.rows) == FIRST_CAPACITY - 1
+    # Those that went first were unseen the longest; what has just been seen stays.
+    assert {"item-1", "old-3", "old-7", "new-0", "new-29"} <= set(copy.rows)
+    assert not {"item-3", "item-4", "item-5", "old-0"} & set(copy.rows)
+    for place in range(3):
+        shop.publish(shop.tuner.run([views("item-1", "new-3", f"newer-{place}")]))
+        assert same(frozen(copy), frozen(shop.tuner.live))
+
+
+def test_rows_that_a_dropped_candidate_had_reused_are_their_items_again() -> None:
+    shop = Shop(TuningPlan(steps=2, batch=32, negatives=32, replay=500, recent=500, held_back_share=0.5, expire_after=10))
+    shop.publish(shop.tuner.run([views("item-1", f"old-{number}") for number in range(FIRST_CAPACITY - 7)]))
+    shop.publish(shop.tuner.run([views("item-1", "item-2")] * 20))
+    before = frozen(shop.tuner.live)
+    for _ in range(2):
+        assert shop.tuner.run([views("item-1", f"new-{number}") for number in range(30)]).new_items
+        shop.tuner.reject()
+        assert same(frozen(shop.tuner._candidate), before)
+    shop.publish(shop.tuner.run([views("item-1", f"new-{number}") for number in range(30)]))
+    assert same(frozen(shop.follower), frozen(shop.tuner.live))
+    assert shop.follower.model.capacity == FIRST_CAPACITY
+
+
+def test_a_table_full_of_living_items_grows() -> None:
+    shop = Shop(TuningPlan(steps=1, batch=32, negatives=32))
+    shop.publish(shop.tuner.run([views("item-1", f"old-{number}") for number in range(FIRST_CAPACITY - 7)]))
+    shop.publish(shop.tuner.run([views("item-1", "one more")]))
+    assert shop.follower.model.capacity == 2 * FIRST_CAPACITY
+    assert shop.follower.epoch == 0
 
 
 def test_the_weights_know_their_shape(shop: Shop) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from headrace.online_model.transformer import TransformerShape
-from headrace.online_model.weights import FIRST_CAPACITY, BadUpdate, MissingLink, ModelCopy
+from headrace.online_model.weights import FIRST_CAPACITY, BadUpdate, MissingLink, ModelCopy, delta_payload
 
 Tensors = dict[str, Tensor]
 
@@ -190,6 +190,10 @@ SPOILT: dict[str, tuple[Callable[[Tensors], None], str]] = {
     "an item without a name": (put("items.new", text(b"a\n")), "empty id"),
     "ids that are not UTF-8": (put("items.new", text(b"\xff\nb")), "ids of new items"),
     "ids that are no bytes": (put("items.new", torch.tensor([300])), "items.new is not a row of"),
+    "a row to be reused that has no item": (put("items.reused", torch.tensor([15])), "rows to be reused"),
+    "a row to be reused twice": (put("items.reused", torch.tensor([3, 3])), "rows to be reused"),
+    "more rows to be reused than new items": (put("items.reused", torch.tensor([3, 4, 5])), "rows to be reused"),
+    "a reused row without values": (put("items.reused", torch.tensor([4])), "outside of the table of 16"),
     "a shape that is one number": (put("shape", torch.tensor(8)), "shape is not a row of"),
 }
 
@@ -203,6 +207,7 @@ def test_contents_that_make_no_sense_are_refused_and_change_nothing(
         "items.rows": torch.tensor([3, 15, 16]),
         "items.values": torch.zeros(3, 8),
         "items.new": text(b"a\nb"),
+        "items.reused": torch.zeros(0, dtype=torch.int64),
         "shape": torch.tensor([8, 1, 1, 5, 16, 10_000]),
     }
     sound = save(tensors)
@@ -224,6 +229,17 @@ def test_unit_vectors_follow_the_item_table_through_any_update(chain: Chain, fol
         table = follower.model.items.weight[1 : len(follower.items)]
         assert torch.allclose(follower.units[1 : len(follower.items)], table / table.norm(dim=1, keepdim=True), atol=1e-6)
         assert not follower.units[0].any()
+
+
+def test_a_new_item_may_take_the_row_of_one_that_is_gone(chain: Chain, follower: ModelCopy) -> None:
+    chain.copy.add_items(["heir", "late"], reused=[4])
+    payload = delta_payload(chain.copy, torch.tensor([4, 15]), ["heir", "late"], [4])
+    link = {"version": 3, "base_version": follower.version, "base_sha256": follower.sha256}
+    follower.apply(manifest(payload, kind="delta", **link), payload)
+    assert (follower.rows["heir"], follower.rows["late"]) == (4, 15)
+    assert "item-3" not in follower.rows
+    assert follower.items == chain.copy.items
+    assert follower.epoch == 1
 
 
 def test_the_epoch_rises_when_rows_come_to_stand_for_other_items_and_only_then(chain: Chain, follower: ModelCopy) -> None:
