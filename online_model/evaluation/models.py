@@ -1,12 +1,14 @@
 """The models that can be evaluated, by name."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import NamedTuple
 
 from headrace.online_model.evaluation.baselines import Covisitation, Popularity, SessionNeighbours
 from headrace.online_model.evaluation.held_models import EachNight, EachSteps, Frozen, Renewed
 from headrace.online_model.evaluation.stream_model import StreamModel
+from headrace.online_model.evidence import NETWORK, PARTS
 
 REFITS = 10
 
@@ -34,8 +36,8 @@ class StreamContext(NamedTuple):
 Factory = Callable[[int, StreamContext], StreamModel]
 
 
-def _headrace(seed: int, context: StreamContext) -> StreamModel:
-    model: StreamModel = import_module("headrace.online_model.next_item").NextItemModel(seed=seed)
+def _headrace(seed: int, context: StreamContext, left_out: Sequence[str] = ()) -> StreamModel:
+    model: StreamModel = import_module("headrace.online_model.next_item").NextItemModel(seed=seed, left_out=left_out)
     return model
 
 
@@ -60,6 +62,8 @@ MODELS: dict[str, Factory] = {
     "als": _als,
     "bpr": _bpr,
     "headrace": _headrace,
+    # What each part of the model is worth.
+    **{f"headrace_without_{part}": partial(_headrace, left_out=(part,)) for part in (*PARTS, NETWORK)},
 }
 
 Holding = Callable[[StreamModel, StreamContext], StreamModel]

@@ -54,8 +54,8 @@ def test_a_simulated_shop_can_be_asked_for_by_name(tmp_path: Path) -> None:
 
 def test_our_model_is_measured_beside_the_baselines(tmp_path: Path) -> None:
     told = tmp_path / "told.json"
-    options = ["--events", "600", "--models", "headrace,headrace_frozen,popularity", "--baseline", "popularity", "--json", str(told)]
-    done = run(tmp_path, "simulator", *options)
+    names = "headrace,headrace_frozen,headrace_refit,headrace_nightly,popularity"
+    done = run(tmp_path, "simulator", "--events", "600", "--models", names, "--baseline", "popularity", "--json", str(told))
     assert done.returncode == 0, done.stderr
     models = json.loads(told.read_text())["models"]
     assert models["headrace"]["ndcg@20"] > models["popularity"]["ndcg@20"]
