@@ -8,10 +8,9 @@ loss). Before that, new items start beside the items around them and the targets
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import islice
 
 import numpy as np
 import torch
@@ -20,14 +19,13 @@ from torch import Tensor
 from headrace.online_model.gate import Verdict, judge
 from headrace.online_model.history_ring import HistoryRing, KeptHistories, joined
 from headrace.online_model.instant_rules import contexts_of_new, contexts_of_steps, pull_to_context, start_by_context
+from headrace.online_model.item_ledger import ItemLedger
 from headrace.online_model.lazy_adam import Adam, LazyAdam
-from headrace.online_model.step_batch import Numbers, encode_numbers
+from headrace.online_model.step_batch import UNKNOWN, Numbers, encode_numbers
 from headrace.online_model.tuning_loss import last_news_losses, training_loss
 from headrace.online_model.weights import ITEM_TABLE, ModelCopy, delta_payload, dense_names
 from headrace.schemas import HistoryEntry
 
-# Rows that were there before this tuner count as seen this often, so that what they have learned is not pulled away.
-SEEN_BEFORE = 50.0
 DRIFT_SCALE, DRIFT_ROUNDS = 2.0, 8
 
 
@@ -92,10 +90,7 @@ class FineTuner:
         self._length = live.model.shape.length + 1
         self._replay = HistoryRing(self.plan.replay, self._length)
         self._held_back = HistoryRing(self.plan.held_back, self._length)
-        self._recent = np.zeros(0, np.int64)
-        self._seen = np.full(len(live.items), SEEN_BEFORE)
-        self._events = 0
-        self._last_seen = np.zeros(len(live.items), np.int64)
+        self._ledger = ItemLedger(len(live.items), self.plan.recent, self.plan.expire_after)
         # The rows that the first new items of the candidate have taken from items that are gone.
         self._reused: list[int] = []
         self._nameless = 0
@@ -155,9 +150,7 @@ class FineTuner:
         # Rows of items that came with the candidate are gone; histories that name them are of no more use.
         size = len(self.live.items)
         self._forget_rows(size, self._reused)
-        self._seen, self._last_seen = self._seen[:size], self._last_seen[:size]
-        # They are again those of items that are gone, and may be given away again.
-        self._last_seen[self._reused] = -self.plan.expire_after
+        self._ledger.take_back(size, self._reused)
         self._reused = []
 
     def _run(self, histories: Sequence[Sequence[HistoryEntry]], steps: int, shoppers: Numbers, fresh: Sequence[int] | None) -> Round:
@@ -166,11 +159,11 @@ class FineTuner:
         # An empty history is encoded as one unknown step, of which there is nothing to learn.
         told = np.ones(len(lengths), np.int64) if fresh is None else np.asarray(fresh, np.int64)
         self._notice(numbers[:, :, 0], lengths, told)
-        news = ((numbers[:, 1:, 0] != numbers[:, :-1, 0]) & (numbers[:, 1:, 0] != 0)).any(axis=1)
+        news = ((numbers[:, 1:, 0] != numbers[:, :-1, 0]) & (numbers[:, 1:, 0] != UNKNOWN)).any(axis=1)
         usable, told = KeptHistories(numbers, lengths, shoppers).only(news), told[news]
         if not len(usable):
             return Round(Verdict(False, "no history has two steps that differ"), torch.from_numpy(new_rows), new_items, [])
-        negatives, log_q = self._draw_negatives(), self._log_q()
+        negatives, log_q = self._draw_negatives(), self._ledger.log_q(self._candidate.model.capacity)
         losses = last_news_losses(self._candidate.model, usable, negatives, log_q)
         aside = self._random.random(len(usable)) < self.plan.held_back_share
         learned = usable.only(~aside)
@@ -205,7 +198,7 @@ class FineTuner:
         named = dict.fromkeys(entry.item_id for history in histories for entry in history)
         new_items = [item for item in named if item not in self._candidate.rows]
         first, capacity = len(self._candidate.items), self._candidate.model.capacity
-        self._reused = self._expired(first + len(new_items) - capacity, named)
+        self._reused = self._ledger.expired(first + len(new_items) - capacity, self._candidate.items, named)
         self._candidate.add_items(new_items, self._reused)
         if self._candidate.model.capacity != capacity:
             self._candidate.model.items.weight.requires_grad_(False)
@@ -215,50 +208,31 @@ class FineTuner:
             table[rows] = torch.randn(len(rows), table.shape[1]) * table.shape[1] ** -0.5
             self._item_optimizer.forget(rows)
             self._forget_rows(first, self._reused)
-            self._seen[self._reused] = 0.0
         added = len(self._candidate.items) - first
-        self._seen = np.concatenate([self._seen, np.zeros(added)])
-        self._last_seen = np.concatenate([self._last_seen, np.full(added, self._events)])
+        self._ledger.add(added, self._reused)
         return new_items, np.array([*self._reused, *range(first, first + added)], np.int64)
-
-    def _expired(self, wanted: int, named: Container[str]) -> list[int]:
-        """Return up to `wanted` rows of items that were not seen for long and are not `named` now, those unseen longest first."""
-        if wanted <= 0:
-            return []
-        rows = np.argsort(self._last_seen, kind="stable")
-        rows = rows[(rows != 0) & (self._last_seen[rows] < self._events - self.plan.expire_after)]
-        return list(islice((row for row in rows.tolist() if self._candidate.items[row] not in named), wanted))
 
     def _forget_rows(self, first: int, others: Sequence[int]) -> None:
         """Forget what was kept of item rows of `first` or more, and of `others`: they stand for other items now."""
         gone = np.array(others, np.int64)
         self._replay.forget_rows(first, gone)
         self._held_back.forget_rows(first, gone)
-        self._recent = self._recent[(self._recent < first) & ~np.isin(self._recent, gone)]
+        self._ledger.forget_recent(first, gone)
 
     def _notice(self, rows: Numbers, lengths: Numbers, fresh: Numbers) -> None:
         """Count the new steps among those that negatives are drawn from."""
         places = np.arange(rows.shape[1])
-        new = rows[(places >= (lengths - fresh)[:, None]) & (places < lengths[:, None]) & (rows != 0)]
-        self._recent = np.concatenate([self._recent, new])[-self.plan.recent :]
-        np.add.at(self._seen, new, 1.0)
-        self._events += len(new)
-        self._last_seen[new] = self._events
-
-    def _log_q(self) -> Tensor:
-        """Return, for each row of the table, the log of the share at which it is drawn as a negative."""
-        counts = np.bincount(self._recent, minlength=self._candidate.model.capacity) + 1.0
-        return torch.from_numpy(np.log(counts / counts.sum())).float()
+        self._ledger.notice(rows[(places >= (lengths - fresh)[:, None]) & (places < lengths[:, None]) & (rows != UNKNOWN)])
 
     def _draw_negatives(self) -> Tensor:
-        return torch.from_numpy(self._random.choice(self._recent, self.plan.negatives))
+        return self._ledger.draw(self._random, self.plan.negatives)
 
     def _apply_instant_rules(self, usable: KeptHistories, learned: KeptHistories, fresh: Numbers, new_rows: Numbers) -> Tensor:
         """Let new items start, and targets that are not held back be pulled, by what is around them; return the rows moved."""
         table = self._candidate.model.items.weight
         start_by_context(table, contexts_of_new(usable.numbers[:, :, 0], new_rows), self.plan.start_share)
         pulled = contexts_of_steps(learned.numbers[:, :, 0], learned.lengths, fresh)
-        strength = torch.from_numpy(self.plan.pull / (1.0 + self._seen[pulled.items])).to(table.dtype)
+        strength = torch.from_numpy(self.plan.pull / (1.0 + self._ledger.seen[pulled.items])).to(table.dtype)
         pull_to_context(table, pulled, strength)
         return torch.from_numpy(pulled.items)
 

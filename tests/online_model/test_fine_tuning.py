@@ -149,7 +149,7 @@ def test_all_new_steps_of_a_history_are_taken_in_and_older_ones_are_not() -> Non
     shop = Shop(TuningPlan(held_back_share=0.0, per_shopper=0))
     learned = shop.tuner.run([views("item-0", "item-1", "item-2", "item-3")], fresh=[2])
     assert learned.touched.tolist() == [shop.tuner.live.rows["item-2"], shop.tuner.live.rows["item-3"]]
-    assert shop.tuner._recent.tolist() == learned.touched.tolist()
+    assert shop.tuner._ledger.recent.tolist() == learned.touched.tolist()
 
 
 def test_rows_that_were_not_touched_are_as_they_were(shop: Shop) -> None:
@@ -276,9 +276,9 @@ def test_shares_of_the_drawn_items_are_those_of_the_recent_stream(drop: bool) ->
     if drop:
         shop.tuner.run([views("item-1", "short-lived")] * 15)
         shop.tuner.reject()
-    shares = shop.tuner._log_q().exp()
+    shares = shop.tuner._ledger.log_q(shop.tuner._candidate.model.capacity).exp()
     assert float(shares.sum()) == pytest.approx(1.0, rel=1e-5)
-    recent = shop.tuner._recent.tolist()
+    recent = shop.tuner._ledger.recent.tolist()
     assert len(recent) == (5 if drop else 20)
     rows = torch.arange(1, 7)
     expected = torch.tensor([recent.count(row) + 1.0 for row in rows.tolist()]) / (len(recent) + len(shares))
