@@ -250,8 +250,8 @@ def evaluate(
     and --png need the package's extra 'evaluate'.
 
     Scored is each step of a shopper with a history, to another item than its last, which is left out of the ranking; all items seen so
-    far are ranked. HR, NDCG and MRR at 5, 10 and 20, also for new items, new users, short and long histories, and purchases; intervals
-    are of 95%, by bootstrap over shoppers. The same stream and questions for every model.
+    far are ranked. HR, NDCG and MRR at 5, 10 and 20, also for new items, new users, short and long histories, returns to own
+    items, discoveries and purchases; intervals are of 95%, by bootstrap over shoppers. The same stream and questions for every model.
     """
     # Costs are told for one core. These are read while numpy and torch are loaded, so they come first.
     for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from headrace.deploy.counting import counting
 from headrace.features.user_row import entries_of
+from headrace.online_model.evaluation.bootstrap import PairedDifference
 from headrace.online_model.evaluation.comparison import Comparison, compare_models
 from headrace.online_model.evaluation.models import StreamContext, build, require_known, require_package
 from headrace.online_model.evaluation.stream_model import StreamStep
@@ -20,6 +21,7 @@ from headrace.streams.simulator import simulate
 SIMULATOR = "simulator"
 SIMULATED_EVENTS = 20_000
 _USUAL_BASELINE = "session_knn"
+_SHOWN_SEGMENTS = {"new items": "new_items", "discoveries": "discoveries", "purchases": "purchases"}
 
 
 class EvaluationRefused(ValueError):
@@ -89,24 +91,26 @@ def write(comparison: Comparison, data: str, *, seed: int, open_sessions: int, j
 
 def told(comparison: Comparison) -> list[str]:
     """Return the comparison as lines of text: what was asked, then a table with a line for each model, the baseline's marked `*`."""
-    head = f"{len(comparison.questions)} steps scored, from event {comparison.first_event} of {comparison.events} on"
-    lines = [
-        head,
-        f"{'model':24}{'HR@20':>8}{'NDCG@20':>9}{'MRR@20':>8}{'new items':>11}{'purchases':>11}{'ms':>8}{'learn/s':>9}  versus *",
-    ]
+    lines = [f"{len(comparison.questions)} steps scored, from event {comparison.first_event} of {comparison.events} on"]
+    lines.append(_line("model", ["HR@20", "NDCG@20", "MRR@20", *_SHOWN_SEGMENTS, "ms", "learn/s"], "versus *"))
     for name, report in comparison.models.items():
-        quality = (_figure(report.whole.quality[measure]) for measure in ("hr@20", "ndcg@20", "mrr@20"))
-        hr, ndcg, mrr = quality
-        new, bought = (_figure(report.segments[segment].quality["hr@20"]) for segment in ("new_items", "purchases"))
-        rate = "-" if report.learn_events_per_s is None else f"{report.learn_events_per_s:.0f}"
-        found = report.versus_baseline
-        versus = "" if found is None or found.ratio is None else f"{found.ratio:.3f}"
-        if found is not None and found.ratio_interval is not None:
-            versus += " ({:.3f} to {:.3f})".format(*found.ratio_interval)
+        figures = [_figure(report.whole.quality[measure]) for measure in ("hr@20", "ndcg@20", "mrr@20")]
+        figures += [_figure(report.segments[segment].quality["hr@20"]) for segment in _SHOWN_SEGMENTS.values()]
+        figures += [f"{report.ms_per_query:.3f}", "-" if report.learn_events_per_s is None else f"{report.learn_events_per_s:.0f}"]
         marked = f"{name} *" if name == comparison.baseline else name
-        lines.append(f"{marked:24}{hr:>8}{ndcg:>9}{mrr:>8}{new:>11}{bought:>11}{report.ms_per_query:8.3f}{rate:>9}  {versus}".rstrip())
-    lines.append("new items and purchases: HR@20 of these targets; versus *: NDCG@20 divided by the baseline's, with its 95% interval")
+        lines.append(_line(marked, figures, "" if report.versus_baseline is None else _ratio(report.versus_baseline)))
+    lines.append("new items, discoveries (not in the shopper's own history) and purchases: HR@20 of these targets")
+    lines.append("versus *: NDCG@20 divided by the baseline's, with its 95% interval; ms: the mean time of an answer")
     return lines
+
+
+def _line(name: str, figures: list[str], versus: str) -> str:
+    return f"{name:22}{''.join(f'{figure:>12}' for figure in figures)}  {versus}".rstrip()
+
+
+def _ratio(found: PairedDifference) -> str:
+    interval = "" if found.ratio_interval is None else " ({:.3f} to {:.3f})".format(*found.ratio_interval)
+    return f"{_figure(found.ratio)}{interval}"
 
 
 def _figure(value: float | None) -> str:

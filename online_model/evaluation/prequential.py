@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.online_model.evaluation.segments import Questions
-from headrace.online_model.evaluation.stream_model import StreamModel, StreamStep
+from headrace.online_model.evaluation.stream_model import HISTORY_LENGTH, StreamModel, StreamStep
 from headrace.schemas import HistoryEntry
 
 DEPTH = 20
-HISTORY_LENGTH = 50
 MISSED = -1
 _PROGRESS_STEPS = 256
 

@@ -5,6 +5,8 @@ from typing import NamedTuple, Protocol
 
 from headrace.schemas import HistoryEntry
 
+HISTORY_LENGTH = 50
+
 
 class StreamModel(Protocol):
     """A model that answers at any moment and learns at each step."""

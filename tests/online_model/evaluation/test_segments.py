@@ -32,6 +32,20 @@ def test_new_items_never_seen_ones_and_old_ones_are_told_apart() -> None:
     assert steps_in(questions, "new_items") == [2, 1002]
 
 
+def test_returns_to_own_items_and_discoveries_are_told_apart() -> None:
+    pairs = [("ann", "lamp"), ("bob", "lamp"), ("ann", "vase"), ("ann", "lamp"), ("bob", "vase"), ("bob", "chair")]
+    questions = questions_of(stream_of(pairs), 0)
+    assert steps_in(questions, "returns") == [3]
+    assert steps_in(questions, "discoveries") == [2, 4, 5]
+    assert steps_in(questions, "new_items") == [3, 4]
+    assert steps_in(questions, "new_discoveries") == [4]
+
+
+def test_what_left_the_history_is_not_returned_to() -> None:
+    pairs = [("ann", "lamp"), *(("ann", f"item-{number}") for number in range(50)), ("ann", "lamp"), ("ann", "item-1")]
+    assert steps_in(questions_of(stream_of(pairs), 0), "returns") == [52]
+
+
 def test_histories_are_counted_over_the_whole_stream() -> None:
     questions = questions_of(stream_of([("ann", f"item-{number}") for number in range(61)]), 0)
     assert steps_in(questions, "new_users") == [1]
