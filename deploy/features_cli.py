@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -214,10 +215,11 @@ def history_of_features(
 
 @features_app.command("examples")
 def training_examples(
-    events: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="Events as headrace publish reads them, or tail prints them.")
-    ],
     out: Annotated[Path, typer.Option("--out", dir_okay=False, help="The Parquet file to write.")],
+    events: Annotated[
+        Path | None, typer.Argument(exists=True, dir_okay=False, help="Events as headrace publish reads them; those of Kafka if not given.")
+    ] = None,
+    kafka: Kafka = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many of the first events.")] = None,
     open_sessions: Annotated[int, typer.Option(min=1, help="Sessions side by side, for a file without times.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed for the order, for a file without times.")] = 1,
@@ -229,18 +231,19 @@ def training_examples(
 ) -> None:
     """Make what headrace train learns from: each step of EVENTS with its shopper's history just before, by Feast's point-in-time join.
 
-    The histories come from the archive (see headrace features history). EVENTS say which steps, and when each was published: where a
-    line tells its place in Kafka (source, offset, published_ms) by that, else by the event's own time. A history is asked for one
-    millisecond before that, so no step is in its own history.
+    The histories come from the archive (see headrace features history), the steps from the clicks and purchases that Kafka has, or
+    from a file: then its lines should tell their place in Kafka (source, offset, published_ms), else an event counts as published at
+    its own time. A history is asked for one millisecond before that, so no step is in its own history.
     """
     from msgspec import to_builtins
 
     from headrace.deploy.history_command import write_examples
 
+    loaded = Settings.load()
     report = write_examples(
         events,
         out,
-        Settings.load(),
+        replace(loaded, kafka=kafka or loaded.kafka),
         limit=limit,
         open_sessions=open_sessions,
         seed=seed,

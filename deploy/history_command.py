@@ -65,13 +65,21 @@ def answer_file(questions: Path, service: str, out: Path, settings: Settings, *,
 
 
 def write_examples(
-    events: Path, out: Path, settings: Settings, *, limit: int | None, open_sessions: int, seed: int, registry: Path | None, plain: bool
+    events: Path | None,
+    out: Path,
+    settings: Settings,
+    *,
+    limit: int | None,
+    open_sessions: int,
+    seed: int,
+    registry: Path | None,
+    plain: bool,
 ) -> HistoryReport:
-    """Write each step of a file of events, with its shopper's history just before, to a Parquet file.
+    """Write each step of a file of events, or of Kafka's, with its shopper's history just before, to a Parquet file.
 
-    Raises CannotAnswer, InvalidMessage, OSError.
+    Raises CannotAnswer, InvalidMessage, OSError, and what `kafka_events` raises.
     """
-    from headrace.deploy.placed_events import placed_events
+    from headrace.deploy.placed_events import kafka_events, placed_events
     from headrace.deploy.training_frames import COLUMNS, frames_of
     from headrace.features.columns import USER_VIEW
 
@@ -79,7 +87,11 @@ def write_examples(
     started_s = time.monotonic()
     refused: list[str] = []
     with counting("examples", plain) as show:
-        arrivals = placed_events(events, limit=limit, open_sessions=open_sessions, seed=seed, refuse=refused.append)
+        arrivals = (
+            placed_events(events, limit=limit, open_sessions=open_sessions, seed=seed, refuse=refused.append)
+            if events is not None
+            else kafka_events(settings.kafka, refuse=refused.append, progress=lambda done, total: show(done, total, "events"))[:limit]
+        )
         frame = frames_of(arrivals, store, lambda view, share: show(int(share * 100), 100, f"% of {view}"))
     _write(frame, out)
     found = {USER_VIEW: int(frame[COLUMNS[0]].notna().sum())}

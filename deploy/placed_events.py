@@ -1,20 +1,22 @@
-"""Events of a file with their places in Kafka: those that its lines tell, or made up as a backfill makes them up.
+"""Events with their places in Kafka: from Kafka itself, or from a file.
 
-`headrace tail --json-lines` and exports may tell `source`, `offset` and `published_ms` in each line. Where they are not told, the
-source is the partition that a producer chooses for the shopper, the offset counts the events of that source, and the time of
+Each line of a file may tell `source`, `offset` and `published_ms`. Where it does not, they are made up as a backfill makes them up:
+the source is the partition that a producer chooses for the shopper, the offset counts the events of that source, and the time of
 publishing is the event's own.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
 from headrace.deploy.spark_events import event_of, read_value
-from headrace.features.backfill import source_of
+from headrace.features.backfill import in_order, source_of
 from headrace.features.place import Place
 from headrace.schemas import Event
-from headrace.schemas.wire import InvalidMessage
+from headrace.schemas.topics import CLICKS, PURCHASES
+from headrace.schemas.wire import InvalidMessage, check_event
 from headrace.streams.readers import open_events
 from headrace.streams.readers.lines import open_lines
 
@@ -35,6 +37,34 @@ def placed_events(
         refuse(str(error))
 
     return islice(_made_up(open_events(path, open_sessions=open_sessions, seed=seed, on_bad_row=left_out)), limit)
+
+
+def kafka_events(
+    bootstrap: str, *, refuse: Refuse = lambda reason: None, progress: Callable[[int, int], object] = lambda done, total: None
+) -> list[tuple[Event, Place]]:
+    """Return all clicks and purchases that Kafka has, in the order in which they were published; of one partition, in that of offsets.
+
+    `progress` is told how many were read, and of how many. Raises BrokerUnreachable, TopicMissing, KafkaException, KafkaSilent.
+    """
+    from headrace.streams.broker import require_broker
+    from headrace.streams.log_reading import LogReader
+    from headrace.streams.record_places import event_of as event_in
+    from headrace.streams.record_places import place_of
+
+    require_broker(bootstrap)
+    arrivals = []
+    with closing(LogReader(bootstrap, "training-examples")) as log:
+        for records in log.records(log.stretches([CLICKS, PURCHASES]), progress):
+            for record in records:
+                place = place_of(record)
+                try:
+                    event = event_in(record)
+                    check_event(event, place.published_ms)
+                except InvalidMessage as error:
+                    refuse(f"{place.source}, offset {place.offset}: {error}")
+                    continue
+                arrivals.append((event, place))
+    return [(placed.event, placed.place) for placed in in_order(arrivals)]
 
 
 def _holds_json(path: Path) -> bool:

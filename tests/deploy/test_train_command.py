@@ -1,5 +1,6 @@
 """`headrace train`: from frames of the archive and from a file of events alike, with files that say what was learned."""
 
+import inspect
 import json
 import os
 import random
@@ -17,7 +18,8 @@ from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from headrace.deploy.cli import app
-from headrace.deploy.placed_events import placed_events
+from headrace.deploy.placed_events import kafka_events, placed_events
+from headrace.deploy.train_command import train
 from headrace.deploy.training_frames import UnusableFrames, examples_of_events, read_frames
 from headrace.deploy.training_report import TABLE_BEGINS, TABLE_ENDS
 from headrace.deploy.training_run import TrainingRefused
@@ -236,6 +238,13 @@ def test_a_file_of_other_columns_and_one_that_is_no_parquet_are_told(home: Path,
         read_frames(tmp_path / "other.parquet")
 
 
+def test_the_network_is_that_of_the_learner_where_no_size_is_given() -> None:
+    usual = {name: parameter.default for name, parameter in inspect.signature(train).parameters.items()}
+    assert {name: usual[name] for name in ("width", "layers", "heads", "length")} == {
+        name: getattr(TransformerShape(), name) for name in ("width", "layers", "heads", "length")
+    }
+
+
 def test_too_few_events_are_told(home: Path) -> None:
     with pytest.raises(TooFewExamples, match=r"none of the \d to learn from has a history"):
         invoke("train", "--events", str(home / "events.jsonl"), "--limit", "3", *SMALL)
@@ -252,3 +261,21 @@ def test_events_without_places_are_placed_as_a_backfill_places_them(tmp_path: Pa
     assert [place.published_ms for _, place in placed] == [1000, 1001, 1002, 1003]
     assert all(place.source == source_of(event) for event, place in placed)
     assert [place for _, place in placed_events(tmp_path / "events.jsonl", limit=2)] == [place for _, place in placed[:2]]
+
+
+def test_kafka_tells_its_events_in_the_order_of_their_publishing(home: Path, fresh_topics: str, tmp_path: Path) -> None:
+    events = [event for event, _ in placed_events(home / "events.jsonl", limit=300)]
+    (tmp_path / "events.jsonl").write_bytes(b"".join(wire.encode(event) + b"\n" for event in events))
+    invoke("publish", str(tmp_path / "events.jsonl"), "--kafka", fresh_topics, "--plain")
+    told: list[tuple[int, int]] = []
+    refused: list[str] = []
+    found = kafka_events(fresh_topics, refuse=refused.append, progress=lambda done, total: told.append((done, total)))
+    assert refused == []
+    assert told[-1] == (300, 300)
+    assert sorted(event.event_id for event, _ in found) == sorted(event.event_id for event in events)
+    times = [place.published_ms for _, place in found]
+    assert times == sorted(times)
+    by_source: dict[str, list[int]] = {}
+    for _, place in found:
+        by_source.setdefault(place.source, []).append(place.offset)
+    assert all(offsets == list(range(len(offsets))) for offsets in by_source.values())
