@@ -59,6 +59,7 @@ SITUATIONS = len(Situation)
 
 PARTS = ("covisitation", "neighbours", "own_history", "followers", "two_hops", "transformer", "popularity")
 PARTS_COUNT = len(PARTS)
+NETWORK = "network"
 FEATURES = 38
 LOG_MIX = 0
 CONTEXTS = 24

@@ -44,7 +44,7 @@ class NextItemModel:
         # By shopper: the history as of now, and how many of its last steps are new in this round.
         self._round: dict[str, tuple[History, int]] = {}
         self._in_round = 0
-        self._scored: dict[str, Scored] = {}
+        self._scored: dict[str, tuple[History, Scored]] = {}
         self._asked: tuple[str, History, Examined] | None = None
 
     def rank(self, shopper_id: str, history: History, k: int) -> list[str]:
@@ -64,6 +64,7 @@ class NextItemModel:
         if not self._has_transformer:
             return
         now = [*history, step]
+        self._scored.pop(shopper_id, None)
         self._wait(shopper_id, now)
         self._round[shopper_id] = (now, self._round[shopper_id][1] + 1 if shopper_id in self._round else 1)
         self._in_round += 1
@@ -80,18 +81,18 @@ class NextItemModel:
 
     def _score(self, shopper_id: str, history: History) -> Scored:
         """Return what the Transformer says; shoppers who wait are encoded together, since the weights stay the same between rounds."""
-        scored = self._scored.pop(shopper_id, None)
-        if scored is not None:
-            return scored
+        known = self._scored.pop(shopper_id, None)
+        if known is not None and known[0][-1:] == history[-1:]:
+            return known[1]
         self._waiting.pop(shopper_id, None)
         others = [self._waiting.popitem() for _ in range(min(len(self._waiting), ENCODED_AT_ONCE - 1))]
         batch = [(shopper_id, history), *others]
-        scores = score_with(self._tuner.live, [asked for _, asked in batch], [NO_CANDIDATES] * len(batch), TRANSFORMER_BEST)
-        self._scored |= {name: scored for (name, _), scored in zip(batch[1:], scores[1:], strict=True)}
+        histories = [asked for _, asked in batch]
+        scores = score_with(self._tuner.live, histories, [NO_CANDIDATES] * len(batch), TRANSFORMER_BEST, normalised=False)
+        self._scored |= {name: (asked, scored) for (name, asked), scored in zip(batch[1:], scores[1:], strict=True)}
         return scores[0]
 
     def _wait(self, shopper_id: str, history: History) -> None:
-        self._scored.pop(shopper_id, None)
         self._waiting[shopper_id] = history
         self._waiting.move_to_end(shopper_id)
         if len(self._waiting) > WAITING_SHOPPERS:
@@ -107,8 +108,10 @@ class NextItemModel:
         else:
             self._tuner.reject()
         self._round, self._in_round = {}, 0
+        # What was said by the former weights holds no longer.
+        for shopper_id, (history, _) in self._scored.items():
+            self._wait(shopper_id, history)
         self._scored.clear()
-        self._waiting.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "NextItemModel":
         """Return a copy that learns apart from this one."""

@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.online_model.evidence import CONTEXTS, LOG_MIX, PARTS, Column, silence
+from headrace.online_model.evidence import CONTEXTS, LOG_MIX, NETWORK, PARTS, Column, silence
 from headrace.online_model.examined import Examined, examined
 from headrace.online_model.explaining import reasons_of
 from headrace.online_model.item_numbers import ItemNumbers
@@ -34,7 +34,6 @@ SESSION_GAP_MS = 30 * 60 * 1000
 TRANSFORMER_BEST = 50
 SHOPPERS_KEPT = 2_000_000
 POPULARITY = PARTS.index("popularity")
-NETWORK = "network"
 NO_CANDIDATES = np.empty(0, np.int64)
 
 History = Sequence[HistoryEntry]
