@@ -114,7 +114,7 @@ class Ranker:
         """
         named = shoppers or [None] * len(histories)
         with self.scorer.live() as copy:
-            scores = score_with(copy, histories, [NO_CANDIDATES] * len(histories), TRANSFORMER_BEST)
+            scores = score_with(copy, histories, [NO_CANDIDATES] * len(histories), max(k, TRANSFORMER_BEST))
             rankings = []
             for shopper, history, scored in zip(named, histories, scores, strict=True):
                 with self._lock:

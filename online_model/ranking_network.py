@@ -1,9 +1,9 @@
 """A small network that ranks candidates by their features, learning at each tested event.
 
 score = w . x + v . relu(W x + b), and the chance of a candidate is the softmax of the scores over all candidates of its question
-(ListNet; Cao et al., ICML 2007, with the item that came as the only relevant one). It begins as the mixture: w is 1 for the
-log of the mix and 0 else, and the hidden layer is nearly silent; so what it learns is a correction. AdamW (Loshchilov and Hutter, ICLR 2019)
-on the mean gradient of some questions; answers are given by a running mean of the weights (Polyak and Juditsky, 1992).
+(ListNet; Cao et al., ICML 2007, with the item that came as the only relevant one). It begins as the mixture: w is 1 for
+the log of the mix and 0 else, and the hidden layer is nearly silent; so what it learns is a correction. AdamW (Loshchilov and Hutter, ICLR 2019)
+on the mean gradient of some questions, new and remembered; answers are given by a running mean of the weights (Polyak and Juditsky, 1992).
 """
 
 import numpy as np
@@ -21,13 +21,15 @@ class RankingNetwork:
         self,
         *,
         hidden: int = 24,
-        rate: float = 1e-3,
+        rate: float = 2e-3,
         questions_per_step: int = 16,
         weight_decay: float = 1e-3,
         averaged_over: int = 500,
+        replayed: int = 2,
+        remembered: int = 1000,
         seed: int = 1,
     ) -> None:
-        draw = np.random.default_rng(seed)
+        draw = self._draw = np.random.default_rng(seed)
         self._shapes = ((FEATURES, hidden), (hidden,), (hidden,), (FEATURES,))
         self._rate = rate
         self._per_step = questions_per_step
@@ -44,6 +46,9 @@ class RankingNetwork:
         self._square = np.zeros_like(self._weights)
         self._waiting = 0
         self._steps = 0
+        self._replayed = replayed
+        self._remembered = remembered
+        self._old: list[tuple[NDArray[np.float16], int]] = []
 
     @property
     def steps(self) -> int:
@@ -57,7 +62,26 @@ class RankingNetwork:
         return scores
 
     def learn(self, features: Floats, came: int) -> None:
-        """Take in that of these candidates the one in row `came` was chosen."""
+        """Take in that of these candidates the one in row `came` was chosen, and once more some of the questions before.
+
+        A question is seen three times or so; without that a shop's first hundred thousand events would be too few to learn from.
+        """
+        self._take_in(features, came)
+        if len(self._old) == self._remembered:
+            for number in self._draw.integers(self._remembered, size=self._replayed):
+                old, chosen = self._old[number]
+                self._take_in(old.astype(np.float32), chosen)
+        self._keep(features, came)
+
+    def _keep(self, features: Floats, came: int) -> None:
+        # What lies beyond half precision (a feature of 65,504) is no feature but an accident.
+        kept = (np.clip(features, -6e4, 6e4).astype(np.float16), came)
+        if len(self._old) < self._remembered:
+            self._old.append(kept)
+        else:
+            self._old[int(self._draw.integers(self._remembered))] = kept
+
+    def _take_in(self, features: Floats, came: int) -> None:
         into, bias, out, direct = self._parameters(self._weights)
         hidden = np.maximum(features @ into + bias, 0.0)
         scores = hidden @ out + features @ direct
@@ -65,7 +89,7 @@ class RankingNetwork:
         error /= error.sum()
         error[came] -= 1.0
         back = np.outer(error, out)
-        back[hidden <= 0.0] = 0.0
+        back *= hidden > 0.0
         to_into, to_bias, to_out, to_direct = self._parameters(self._gradient)
         to_into += features.T @ back
         to_bias += back.sum(axis=0)

@@ -13,6 +13,11 @@ from headrace.online_model.step_batch import UNKNOWN, StepBatch, as_batch
 from headrace.online_model.transformer import NextItemTransformer
 
 
+# A step to the same item again is never asked for, but tells how items are looked at: leaving such steps out, or counting them in full,
+# was worse on one of two streams each (docs/model.md).
+SAME_ITEM_WEIGHT = 0.25
+
+
 class TouchedRows:
     """The rows of the item table that a batch and its negatives touch, (rows,), each once, with their vectors as one leaf tensor."""
 
@@ -31,20 +36,21 @@ class TouchedRows:
 def training_loss(
     model: NextItemTransformer, histories: KeptHistories, negatives: Tensor, log_q: Tensor, kind_weights: Tensor
 ) -> tuple[Tensor, TouchedRows]:
-    """Return the mean loss of all steps that differ from the step before, and the rows whose `.vectors.grad` it leads to.
+    """Return the mean loss of all steps that have one before them, and the rows whose `.vectors.grad` it leads to.
 
-    A step counts by the weight of its kind; `kind_weights` is (kinds,), `log_q` is (capacity,).
+    A step counts by the weight of its kind, and a quarter of that where it is of the same item as the step before; `kind_weights` is (kinds,), `log_q` is (capacity,).
     """
     steps = as_batch(histories.numbers, histories.lengths)
     touched = TouchedRows(model, steps.rows, negatives)
     touched.vectors.requires_grad_(True)
     units = touched.units()
-    news = _news(steps)
+    targets = steps.rows[:, 1:]
+    known = targets != UNKNOWN
     # Looked up as in an embedding: the gradient of plain indexing is several times as slow.
-    places = news.flatten().nonzero()[:, 0]
+    places = known.flatten().nonzero()[:, 0]
     vectors = model.follow(functional.embedding(touched.batch[:, :-1], units), _shortened(steps)).flatten(0, 1).index_select(0, places)
-    losses = _losses(vectors, units, touched.batch[:, 1:][news], touched, log_q)
-    weights = kind_weights[steps.kinds[:, 1:][news]]
+    losses = _losses(vectors, units, touched.batch[:, 1:][known], touched, log_q)
+    weights = kind_weights[steps.kinds[:, 1:][known]] * torch.where(_news(steps)[known], 1.0, SAME_ITEM_WEIGHT)
     return (weights * losses).sum() / weights.sum(), touched
 
 

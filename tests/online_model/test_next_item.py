@@ -109,5 +109,5 @@ def test_each_part_can_be_left_out(part: str) -> None:
 
 
 def test_a_part_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="left_out: some of covisitation, .*network were expected, not wheels"):
+    with pytest.raises(ValueError, match=r"left_out: some of covisitation, .*network were expected, not wheels"):
         NextItemModel(left_out=["wheels"])

@@ -32,8 +32,8 @@ from headrace.schemas import (
     encode,
     headers,
 )
-from headrace.schemas.topics import TOPICS
 from headrace.schemas.recommendations import Reason
+from headrace.schemas.topics import TOPICS
 from headrace.schemas.wire import SCHEMA_MAJOR, SCHEMA_MINOR, kebab
 
 GOLDEN = Path(__file__).parent / "golden"
