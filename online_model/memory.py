@@ -7,13 +7,23 @@ also has a row of decayed co-visitation. `memory_learning` and `memory_asking` h
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.online_model import memory_arrays, memory_asking, memory_learning
-from headrace.online_model.evidence import COLUMNS, SITUATIONS, Situation
+from headrace.online_model.evidence import (
+    COLUMNS,
+    FEATURES,
+    PARTS_COUNT,
+    SITUATIONS,
+    Situation,
+    context_of,
+    features,
+    part_probabilities,
+)
 from headrace.online_model.memory_arrays import LONGEST_HISTORY, PATTERN_STEPS, RETURN_PLACES, RETURN_ROWS
 
 FIRST_ITEMS = 4096
@@ -154,6 +164,22 @@ class Memory:
             gone.append(shopper)
         for shopper in gone:
             del self._newest[shopper]
+
+
+@cache
+def warm_up() -> None:
+    """Have all compiled code ready: some twenty seconds the first time on a machine, half a second afterwards."""
+    memory = Memory(2)
+    memory.learn("warm", 0, is_new_visit=True)
+    question = memory.question("warm")
+    memory.learn("warm", 1, is_new_visit=False, question=question)
+    with memory.ask(question) as asking:
+        asking.add(np.array([1], np.int32))
+        parts, out = np.zeros((asking.count, PARTS_COUNT), np.float32), np.zeros((asking.count, FEATURES), np.float32)
+        part_probabilities(asking.evidence, parts)
+        context_of(asking.situation)
+        features(asking.evidence, asking.situation, parts, np.zeros(PARTS_COUNT), out)
+    memory.reasons(question.distinct, question.distinct)
 
 
 class Asking:

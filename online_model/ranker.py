@@ -22,7 +22,7 @@ from headrace.online_model.evidence import CONTEXTS, LOG_MIX, NETWORK, PARTS, Co
 from headrace.online_model.examined import Examined, examined
 from headrace.online_model.explaining import reasons_of
 from headrace.online_model.item_numbers import ItemNumbers
-from headrace.online_model.memory import Memory
+from headrace.online_model.memory import Memory, warm_up
 from headrace.online_model.mixture import Mixture
 from headrace.online_model.ranking_network import RankingNetwork
 from headrace.online_model.scorer import Scored, nearness, score_with
@@ -92,6 +92,7 @@ class Ranker:
         unknown = set(left_out) - {*PARTS, NETWORK}
         if unknown:
             raise ValueError(f"left_out: some of {', '.join((*PARTS, NETWORK))} were expected, not {', '.join(sorted(unknown))}")
+        warm_up()
         self.scorer = scorer
         self.memory = Memory(capacity)
         self.mixture = Mixture(PARTS, CONTEXTS)

@@ -1,9 +1,10 @@
 """A small network that ranks candidates by their features, learning at each tested event.
 
 score = w . x + v . relu(W x + b), and the chance of a candidate is the softmax of the scores over all candidates of its question
-(ListNet; Cao et al., ICML 2007, with the item that came as the only relevant one). It begins as the mixture: w is 1 for
-the log of the mix and 0 else, and the hidden layer is nearly silent; so what it learns is a correction. AdamW (Loshchilov and Hutter, ICLR 2019)
-on the mean gradient of some questions, new and remembered; answers are given by a running mean of the weights (Polyak and Juditsky, 1992).
+(ListNet; Cao et al., ICML 2007, with the item that came as the only relevant one). It begins as the mixture: w is 1 for the log of
+the mix and 0 else, and the hidden layer is nearly silent; so what it learns is a correction. AdamW (Loshchilov and Hutter, ICLR 2019)
+on the mean gradient of some questions, new and remembered; answers are given by a running mean of the weights (Polyak and Juditsky,
+1992).
 """
 
 import numpy as np

@@ -12,7 +12,6 @@ from headrace.online_model.sampled_softmax import losses_of
 from headrace.online_model.step_batch import UNKNOWN, StepBatch, as_batch
 from headrace.online_model.transformer import NextItemTransformer
 
-
 # A step to the same item again is never asked for, but tells how items are looked at: leaving such steps out, or counting them in full,
 # was worse on one of two streams each (docs/model.md).
 SAME_ITEM_WEIGHT = 0.25
@@ -38,7 +37,8 @@ def training_loss(
 ) -> tuple[Tensor, TouchedRows]:
     """Return the mean loss of all steps that have one before them, and the rows whose `.vectors.grad` it leads to.
 
-    A step counts by the weight of its kind, and a quarter of that where it is of the same item as the step before; `kind_weights` is (kinds,), `log_q` is (capacity,).
+    A step counts by the weight of its kind, and a quarter of that where it is of the same item as the step before. `kind_weights` is
+    (kinds,), `log_q` is (capacity,).
     """
     steps = as_batch(histories.numbers, histories.lengths)
     touched = TouchedRows(model, steps.rows, negatives)

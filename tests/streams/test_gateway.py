@@ -116,6 +116,10 @@ def assert_made_by(copy: ModelCopy, answer: dict[str, Any], history: list[tuple[
     assert answer["weights_sha256"] == copy.sha256
     expected = probabilities(copy, history)
     told = {entry["item_id"]: entry["probability"] for entry in answer["transformer"]}
+    if not history:
+        # The Transformer has nothing to go by, and says nothing.
+        assert told == {}
+        return
     assert len(told) == min(k, len(expected))
     assert list(told.values()) == sorted(told.values(), reverse=True)
     assert told == {item: pytest.approx(expected[item], rel=1e-4) for item in told}
@@ -278,6 +282,10 @@ def test_predictions_are_made_by_the_weights_that_they_name(client: httpx.Client
     told = client.post("/v1/predict", json={"history": [{"item_id": "item-3"}], "explain": True}).json()["items"][0]
     assert told["score"] == pytest.approx(sum(told["shares"].values()))
     assert max(told["shares"], key=told["shares"].get) == told["part"]
+    assert told["because"] == [{"item_id": "item-3", "kind": "view", "weight": 1.0}]
+    assert told["why"] == "because you viewed item-3"
+    history = [{"item_id": "nobody knows it"}, {"item_id": "item-3", "price": 9.5, "category": "a category never seen"}]
+    assert client.post("/v1/predict", json={"history": history}).json()["unknown_items"] == 1
 
 
 def test_no_answer_mixes_two_versions_while_weights_are_swapped_under_it(client: httpx.Client, kafka: str) -> None:

@@ -78,6 +78,9 @@ def test_each_changed_shopper_gets_a_list_that_names_its_cause_and_its_model(tau
     assert "bulb" not in [item.item_id for item in message.items]
     assert [item.score for item in message.items] == sorted((item.score for item in message.items), reverse=True)
     assert message.cause == Cause(event_id="ada-2", published_ms=1)
+    # Both of ada's steps lead to the chair, and the list says so.
+    chair = next(item for item in message.items if item.item_id == "chair")
+    assert {reason.item_id for reason in chair.because} == {"lamp", "bulb"}
     assert message.model_version == 0
     assert message.latency_ms > 0
 
