@@ -36,8 +36,11 @@ class StreamContext(NamedTuple):
 Factory = Callable[[int, StreamContext], StreamModel]
 
 
-def _headrace(seed: int, context: StreamContext, left_out: Sequence[str] = ()) -> StreamModel:
-    model: StreamModel = import_module("headrace.online_model.next_item").NextItemModel(seed=seed, left_out=left_out)
+def _headrace(seed: int, context: StreamContext, left_out: Sequence[str] = (), steps: int | None = None) -> StreamModel:
+    from headrace.online_model.fine_tuning import TuningPlan
+
+    plan = TuningPlan() if steps is None else TuningPlan(steps=steps)
+    model: StreamModel = import_module("headrace.online_model.next_item").NextItemModel(seed, plan, left_out=left_out)
     return model
 
 
@@ -64,6 +67,8 @@ MODELS: dict[str, Factory] = {
     "headrace": _headrace,
     # What each part of the model is worth.
     **{f"headrace_without_{part}": partial(_headrace, left_out=(part,)) for part in (*PARTS, NETWORK)},
+    # What more and fewer optimizer steps a round cost and bring; usually there are 4.
+    **{f"headrace_with_{steps}_steps": partial(_headrace, steps=steps) for steps in (1, 2, 8)},
 }
 
 Holding = Callable[[StreamModel, StreamContext], StreamModel]
