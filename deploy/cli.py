@@ -247,7 +247,8 @@ def evaluate(
 
     NAMES: popularity, covisitation, session_knn, als, bpr, headrace; and each with _frozen (learns nothing after half of the stream),
     _refit (answers come from a copy renewed ten times) or _nightly (renewed at each new day of event time) behind its name. als, bpr
-    and --png need the package's extra 'evaluate'.
+    and --png need the package's extra 'evaluate'. headrace_without_PART leaves out covisitation, neighbours, own_history, followers,
+    two_hops, transformer, popularity or network; headrace_with_1_steps (2, 8) fine-tunes by as many steps a round in place of 4.
 
     Scored is each step of a shopper with a history, to another item than its last, which is left out of the ranking; all items seen so
     far are ranked. HR, NDCG and MRR at 5, 10 and 20, also for new items, new users, short and long histories, returns to own
