@@ -82,7 +82,7 @@ class NextItemModel:
     def _score(self, shopper_id: str, history: History) -> Scored:
         """Return what the Transformer says; shoppers who wait are encoded together, since the weights stay the same between rounds."""
         known = self._scored.pop(shopper_id, None)
-        if known is not None and known[0][-1:] == history[-1:]:
+        if known is not None and history and known[0][-1] == history[-1]:
             return known[1]
         self._waiting.pop(shopper_id, None)
         others = [self._waiting.popitem() for _ in range(min(len(self._waiting), ENCODED_AT_ONCE - 1))]

@@ -31,7 +31,8 @@ class RankingNetwork:
         seed: int = 1,
     ) -> None:
         draw = self._draw = np.random.default_rng(seed)
-        self._shapes = ((FEATURES, hidden), (hidden,), (hidden,), (FEATURES,))
+        ends = np.cumsum([FEATURES * hidden, hidden, hidden, FEATURES]).tolist()
+        self._parts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
         self._rate = rate
         self._per_step = questions_per_step
         self._decay = weight_decay
@@ -116,9 +117,5 @@ class RankingNetwork:
 
     def _parameters(self, flat: Floats) -> tuple[Floats, Floats, Floats, Floats]:
         """Return views of one flat array as into-hidden weights, hidden bias, hidden-out weights and direct weights."""
-        place, views = 0, []
-        for shape in self._shapes:
-            size = int(np.prod(shape))
-            views.append(flat[place : place + size].reshape(shape))
-            place += size
-        return views[0], views[1], views[2], views[3]
+        into, bias, out, direct = (flat[part] for part in self._parts)
+        return into.reshape(FEATURES, -1), bias, out, direct
