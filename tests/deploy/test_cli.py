@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,11 @@ def test_a_file_of_unknown_layout_is_told_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["tail", "publish"])
 def test_an_interrupt_ends_cleanly_with_130(kafka: str, command: str, clicks_file: Path) -> None:
     arguments = ["tail", CLICKS.name] if command == "tail" else ["publish", str(clicks_file), "--rate", "20"]
-    with subprocess.Popen([*COMMAND, *arguments, "--kafka", kafka], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # Tests that run in the background of a shell have the signal switched off, and hand that down.
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        [*COMMAND, *arguments, "--kafka", kafka], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen
+    ) as process:
         # Long enough to be at work on a machine that does other things too; before that Python itself answers the signal.
         time.sleep(6.0)
         process.send_signal(signal.SIGINT)
