@@ -4,11 +4,14 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from headrace.deploy.settings import Settings, masked
+
+if TYPE_CHECKING:
+    from headrace.deploy.history_command import HistoryReport
 
 features_app = typer.Typer(help="The Feast repository, and the rows of the online store as a whole.", no_args_is_help=True)
 
@@ -202,15 +205,10 @@ def history_of_features(
     Parquet files that `headrace run archiver` writes to HEADRACE_ARCHIVE; what came before its first run is not there. Visits are
     not archived.
     """
-    from msgspec import to_builtins
-
     from headrace.deploy.history_command import answer_file
 
     report = answer_file(entities, service, out, Settings.load(), registry=registry, plain=plain or not sys.stderr.isatty())
-    typer.echo(report.line())
-    typer.echo(f"written to {out}")
-    if json_file is not None:
-        json_file.write_text(json.dumps(to_builtins(report), indent=2) + "\n")
+    _tell(report, out, json_file)
 
 
 @features_app.command("examples")
@@ -235,8 +233,6 @@ def training_examples(
     from a file: then its lines should tell their place in Kafka (source, offset, published_ms), else an event counts as published at
     its own time. A history is asked for one millisecond before that, so no step is in its own history.
     """
-    from msgspec import to_builtins
-
     from headrace.deploy.history_command import write_examples
 
     loaded = Settings.load()
@@ -250,6 +246,12 @@ def training_examples(
         registry=registry,
         plain=plain or not sys.stderr.isatty(),
     )
+    _tell(report, out, json_file)
+
+
+def _tell(report: "HistoryReport", out: Path, json_file: Path | None) -> None:
+    from msgspec import to_builtins
+
     typer.echo(report.line())
     typer.echo(f"written to {out}")
     if json_file is not None:

@@ -5,12 +5,13 @@ Made under the ranker's lock and then owned by whoever asked, so that scoring, l
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.online_model.evidence import FEATURES, PARTS, PARTS_COUNT, context_of, features, part_probabilities
-from headrace.online_model.memory import Asking, Question
+from headrace.online_model.evidence import CONTEXTS, FEATURES, PARTS, PARTS_COUNT, context_of, features, part_probabilities
+from headrace.online_model.memory import Asking, Memory, Question
 from headrace.online_model.mixture import Mixture
 
 # What the parts are called outside: what is taken from visits of others is co-visitation, whichever way it is counted.
@@ -55,3 +56,16 @@ def examined(asking: Asking, mixture: Mixture, last: int) -> Examined:
     out = np.zeros((len(kept), FEATURES), np.float32)
     features(evidence, asking.situation, parts, weights, out)
     return Examined(asking.question, asking.candidates[kept], out, parts, weights.copy(), context)
+
+
+@cache
+def warm_up() -> None:
+    """Have all compiled code ready: some twenty seconds the first time on a machine, a second or two afterwards."""
+    memory = Memory(2)
+    memory.learn("warm", 0, is_new_visit=True)
+    question = memory.question("warm")
+    memory.learn("warm", 1, is_new_visit=False, question=question)
+    with memory.ask(question) as asking:
+        asking.add(np.array([1], np.int32))
+        examined(asking, Mixture(PARTS, CONTEXTS), -1)
+    memory.reasons(question.distinct, question.distinct)

@@ -7,23 +7,13 @@ also has a row of decayed co-visitation. `memory_learning` and `memory_asking` h
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.online_model import memory_arrays, memory_asking, memory_learning
-from headrace.online_model.evidence import (
-    COLUMNS,
-    FEATURES,
-    PARTS_COUNT,
-    SITUATIONS,
-    Situation,
-    context_of,
-    features,
-    part_probabilities,
-)
+from headrace.online_model.evidence import COLUMNS, SITUATIONS, Situation
 from headrace.online_model.memory_arrays import LONGEST_HISTORY, PATTERN_STEPS, RETURN_PLACES, RETURN_ROWS
 
 FIRST_ITEMS = 4096
@@ -66,10 +56,6 @@ class Memory:
     def events(self) -> int:
         """How many steps were learned."""
         return int(self._log.clock[0])
-
-    def counts(self, items: Sequence[int]) -> list[int]:
-        """Return how often each item was seen."""
-        return [int(self._items.count[item]) if item < self._count else 0 for item in items]
 
     def knows(self, shopper: object, item: int) -> bool:
         """Whether the newest step of the shopper that is remembered is of `item`."""
@@ -166,22 +152,6 @@ class Memory:
             del self._newest[shopper]
 
 
-@cache
-def warm_up() -> None:
-    """Have all compiled code ready: some twenty seconds the first time on a machine, half a second afterwards."""
-    memory = Memory(2)
-    memory.learn("warm", 0, is_new_visit=True)
-    question = memory.question("warm")
-    memory.learn("warm", 1, is_new_visit=False, question=question)
-    with memory.ask(question) as asking:
-        asking.add(np.array([1], np.int32))
-        parts, out = np.zeros((asking.count, PARTS_COUNT), np.float32), np.zeros((asking.count, FEATURES), np.float32)
-        part_probabilities(asking.evidence, parts)
-        context_of(asking.situation)
-        features(asking.evidence, asking.situation, parts, np.zeros(PARTS_COUNT), out)
-    memory.reasons(question.distinct, question.distinct)
-
-
 class Asking:
     """One question's candidates and evidence, to which others may add candidates of their own."""
 
@@ -216,8 +186,3 @@ class Asking:
         """Add candidates; those that are there already stay as they are."""
         memory = self._memory
         self.count = int(memory_asking.add_candidates(memory._log, memory._items, memory._room, numbers, memory._chances, self.count))
-
-    def rows(self, numbers: Numbers) -> NDArray[np.int32]:
-        """Return each item's row in the evidence; -1 for those that are no candidates."""
-        rows: NDArray[np.int32] = self._memory._room.candidate_of[numbers]
-        return rows

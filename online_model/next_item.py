@@ -3,15 +3,13 @@
 It is what `headrace evaluate` measures, made of the very parts that serve: `ranker` and `fine_tuning`.
 """
 
-import copy
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from headrace.online_model.examined import Examined
 from headrace.online_model.fine_tuning import FineTuner, TuningPlan
-from headrace.online_model.ranker import NO_CANDIDATES, TRANSFORMER_BEST, Ranker
+from headrace.online_model.ranker import TRANSFORMER_BEST, Ranker
 from headrace.online_model.scorer import Scored, score_with
 from headrace.online_model.transformer import TransformerShape
 from headrace.online_model.weights import ModelCopy
@@ -88,7 +86,7 @@ class NextItemModel:
         others = [self._waiting.popitem() for _ in range(min(len(self._waiting), ENCODED_AT_ONCE - 1))]
         batch = [(shopper_id, history), *others]
         histories = [asked for _, asked in batch]
-        scores = score_with(self._tuner.live, histories, [NO_CANDIDATES] * len(batch), TRANSFORMER_BEST, normalised=False)
+        scores = score_with(self._tuner.live, histories, best=TRANSFORMER_BEST, normalised=False)
         self._scored |= {name: (asked, scored) for (name, asked), scored in zip(batch[1:], scores[1:], strict=True)}
         return scores[0]
 
@@ -112,13 +110,6 @@ class NextItemModel:
         for shopper_id, (history, _) in self._scored.items():
             self._wait(shopper_id, history)
         self._scored.clear()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "NextItemModel":
-        """Return a copy that learns apart from this one."""
-        twin = object.__new__(NextItemModel)
-        for name, value in self.__dict__.items():
-            setattr(twin, name, {} if name == "_scored" else None if name == "_asked" else copy.deepcopy(value, memo))
-        return twin
 
 
 class _Lent:

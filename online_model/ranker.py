@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.online_model.evidence import CONTEXTS, LOG_MIX, NETWORK, PARTS, Column, silence
-from headrace.online_model.examined import Examined, examined
+from headrace.online_model.examined import Examined, examined, warm_up
 from headrace.online_model.explaining import reasons_of
 from headrace.online_model.item_numbers import ItemNumbers
-from headrace.online_model.memory import Memory, warm_up
+from headrace.online_model.memory import Memory
 from headrace.online_model.mixture import Mixture
 from headrace.online_model.ranking_network import RankingNetwork
 from headrace.online_model.scorer import Scored, nearness, score_with
@@ -34,7 +34,6 @@ SESSION_GAP_MS = 30 * 60 * 1000
 TRANSFORMER_BEST = 50
 SHOPPERS_KEPT = 2_000_000
 POPULARITY = PARTS.index("popularity")
-NO_CANDIDATES = np.empty(0, np.int64)
 
 History = Sequence[HistoryEntry]
 
@@ -115,7 +114,7 @@ class Ranker:
         """
         named = shoppers or [None] * len(histories)
         with self.scorer.live() as copy:
-            scores = score_with(copy, histories, [NO_CANDIDATES] * len(histories), max(k, TRANSFORMER_BEST))
+            scores = score_with(copy, histories, best=max(k, TRANSFORMER_BEST))
             rankings = []
             for shopper, history, scored in zip(named, histories, scores, strict=True):
                 with self._lock:
@@ -133,7 +132,7 @@ class Ranker:
         histories = [row.history[:-1] for row in fair]
         places = []
         with self.scorer.live() as copy:
-            scores = score_with(copy, histories, [NO_CANDIDATES] * len(histories), TRANSFORMER_BEST)
+            scores = score_with(copy, histories, best=TRANSFORMER_BEST, normalised=False)
             for row, history, scored in zip(fair, histories, scores, strict=True):
                 with self._lock:
                     asked = self.examine(copy, row.shopper_id, history, scored)

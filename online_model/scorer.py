@@ -20,6 +20,7 @@ from headrace.schemas import HistoryEntry, ModelUpdate
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 Rows = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+NO_ROWS: Rows = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,16 @@ class Scorer:
 
 @torch.inference_mode()
 def score_with(
-    copy: ModelCopy, histories: Sequence[Sequence[HistoryEntry]], candidates: Sequence[Rows], best: int, *, normalised: bool = True
+    copy: ModelCopy,
+    histories: Sequence[Sequence[HistoryEntry]],
+    candidates: Sequence[Rows] | None = None,
+    best: int = 50,
+    *,
+    normalised: bool = True,
 ) -> list[Scored]:
     """Score histories by the weights of a copy; see `Scorer.score`. Without `normalised` the normalisers are NaN, which saves time."""
+    if candidates is None:
+        candidates = [NO_ROWS] * len(histories)
     asked = [place for place, history in enumerate(histories) if history] if len(copy.items) > 1 else []
     scores = [_nothing(wanted) for wanted in candidates]
     if not asked:

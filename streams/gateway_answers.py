@@ -67,15 +67,15 @@ def prediction(parts: GatewayParts, body: bytes) -> Prediction:
         for item in ranked.rankings[0]
     ]
     own = list(ranked.transformer[0].items())[: asked.k]
-    unknown = [entry for entry in history if not parts.live.ranker.knows(entry.item_id)]
-    metrics.UNKNOWN_ITEMS.inc(len(unknown))
+    unknown_items = sum(not parts.live.ranker.knows(entry.item_id) for entry in history)
+    metrics.UNKNOWN_ITEMS.inc(unknown_items)
     return Prediction(
         items=items,
         transformer=[TransformerItem(item_id=item, probability=probability) for item, probability in own],
         model_version=ranked.version,
         weights_sha256=ranked.sha256,
         history_length=len(history),
-        unknown_items=len(unknown),
+        unknown_items=unknown_items,
         latency_ms=_elapsed_ms(started_s),
     )
 

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, get_args
+
+from headrace.online_model.training.plan import ScheduleName
 
 
 class Schedule(Protocol):
@@ -82,7 +84,7 @@ class WarmUp:
         return self.then.factor(step - self.steps, losses)
 
 
-NAMES = ("constant", "step", "cosine", "plateau")
+NAMES = get_args(ScheduleName)
 
 
 def schedule_of(name: str, total_steps: int, warm_up: int = 0) -> Schedule:
