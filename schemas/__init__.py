@@ -4,6 +4,7 @@ from headrace.schemas.dead_letters import DeadLetter
 from headrace.schemas.drift_alerts import DriftAlert
 from headrace.schemas.events import Attribution, Click, Event, OrderLine, Purchase, shopper_id
 from headrace.schemas.feature_rows import Cause, HistoryEntry, ItemChange, ItemRow, Pane, SessionRow, UserRow
+from headrace.schemas.model_releases import ModelRelease, ReleaseOutcomes, VersionOutcome
 from headrace.schemas.model_updates import ModelUpdate
 from headrace.schemas.recommendations import Recommendation, RecommendedItem
 from headrace.schemas.wire import InvalidMessage, check_event, decode, encode, headers
@@ -19,14 +20,17 @@ __all__ = [
     "InvalidMessage",
     "ItemChange",
     "ItemRow",
+    "ModelRelease",
     "ModelUpdate",
     "OrderLine",
     "Pane",
     "Purchase",
     "Recommendation",
     "RecommendedItem",
+    "ReleaseOutcomes",
     "SessionRow",
     "UserRow",
+    "VersionOutcome",
     "check_event",
     "decode",
     "encode",

@@ -9,6 +9,7 @@ from headrace.schemas.dead_letters import DeadLetter
 from headrace.schemas.drift_alerts import DriftAlert
 from headrace.schemas.events import Click, Purchase
 from headrace.schemas.feature_rows import ItemChange, ItemRow, UserRow
+from headrace.schemas.model_releases import ModelRelease, ReleaseOutcomes
 from headrace.schemas.model_updates import ModelUpdate
 from headrace.schemas.recommendations import Recommendation
 
@@ -52,7 +53,13 @@ MODEL_UPDATES = Topic("model-updates", "model", ModelUpdate, "the chain of model
 MODEL_WEIGHTS = Topic(
     "model-weights", "model", None, "the versions' bytes (safetensors), in parts", partitions=1, config={"retention.bytes": str(4 << 30)}
 )
-DRIFT_ALERTS = Topic("drift-alerts", "signal", DriftAlert, "changes of level in what is watched", partitions=1, retention_ms=30 * DAY_MS)
+MODEL_RELEASES = Topic(
+    "model-releases", "model", ModelRelease, "which version answers whom, decision by decision", partitions=1, retention_ms=365 * DAY_MS
+)
+RELEASE_OUTCOMES = Topic(
+    "release-outcomes", "model", ReleaseOutcomes, "how well each version's lists did, from the recommenders", partitions=1
+)
+DRIFT_ALERTS = Topic("drift-alerts", "signal", DriftAlert, "episodes of drift, from start to end", partitions=1, retention_ms=30 * DAY_MS)
 DEAD_LETTERS = Topic(
     "dead-letters",
     "topic it came from",
@@ -72,6 +79,8 @@ TOPICS = (
     RECOMMENDATIONS,
     MODEL_UPDATES,
     MODEL_WEIGHTS,
+    MODEL_RELEASES,
+    RELEASE_OUTCOMES,
     DRIFT_ALERTS,
     DEAD_LETTERS,
 )
