@@ -69,6 +69,7 @@ class LiveScorer:
         if self.follower.caught_up.is_set():
             # What was published before this process began says nothing of how fast it is.
             now = now_ms()
+            metrics.WEIGHTS_DELAY.observe(max(0, now - update.created_ms) / 1000)
             for published_ms in update.learned_published_ms:
                 metrics.WEIGHTS_FRESHNESS.observe(max(0, now - published_ms) / 1000)
         log.info("weights swapped", extra={"version": update.version, "kind": update.kind, "sha256": update.weights_sha256[:12]})

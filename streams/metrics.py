@@ -47,6 +47,9 @@ SWAPS_REFUSED = Counter("headrace_weight_updates_refused", "Updates that were no
 WEIGHTS_FRESHNESS = Histogram(
     "headrace_weights_freshness_seconds", "Event published to its effect in served weights", buckets=LATENCY_BUCKETS
 )
+WEIGHTS_DELAY = Histogram(
+    "headrace_weights_delay_seconds", "End of a training step to its weights being served here", buckets=LATENCY_BUCKETS
+)
 
 LEARNED = Counter("headrace_learned_events", "Events taken into training")
 SKIPPED = Counter("headrace_learner_events_skipped", "Events left out of training because the learner could not keep up")
