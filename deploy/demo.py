@@ -10,7 +10,7 @@ from typing import Self
 from headrace.deploy.asker import Asker
 from headrace.deploy.demo_report import DemoReport, Freshness
 from headrace.deploy.local import Infrastructure, start_infrastructure
-from headrace.deploy.monitor import GROUPS, Monitor, Picture
+from headrace.deploy.monitor import Monitor, Picture
 from headrace.deploy.parts import DEMO_PARTS
 from headrace.deploy.processes import free_port
 from headrace.deploy.replay import Replay
@@ -181,7 +181,7 @@ class Demo:
     def _drain(self) -> None:
         """Let the parts take in what is left."""
         deadline = time.monotonic() + DRAIN_TIMEOUT_S
-        while any(self.monitor.lag(part) for part in GROUPS):
+        while any(self.monitor.lags().values()):
             if time.monotonic() > deadline:
                 self.watcher.say(f"still behind after {DRAIN_TIMEOUT_S:.0f} s: {self.monitor.picture.lag}")
                 break

@@ -4,25 +4,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 
 from headrace.deploy.scrape import Readings, scrape
 from headrace.deploy.supervisor import Supervisor
 from headrace.schemas import InvalidMessage, Recommendation, decode
-from headrace.schemas.topics import CLICKS, DEAD_LETTERS, DRIFT_ALERTS, ITEM_CHANGES, PURCHASES, RECOMMENDATIONS, USER_FEATURES, Topic
+from headrace.schemas.topics import DEAD_LETTERS, DRIFT_ALERTS, RECOMMENDATIONS, Topic
 from headrace.streams import kafka
+from headrace.streams.lag import GROUPS, LagReader
 
-GROUPS: dict[str, tuple[str, Sequence[Topic]]] = {
-    "feature-worker": ("feature-worker", (CLICKS, PURCHASES, ITEM_CHANGES)),
-    "recommender": ("recommender", (USER_FEATURES,)),
-    "learner": ("headrace-learner", (CLICKS, PURCHASES)),
-}
 FRESHNESS = {
     "feature": "headrace_feature_freshness_seconds",
     "recommendation": "headrace_recommendation_freshness_seconds",
     "weights": "headrace_weights_freshness_seconds",
 }
-TIMEOUT_S = 5.0
+READ_TOPICS = {topic.name: topic for _, topics in GROUPS.values() for topic in topics}
 
 
 @dataclass(frozen=True)
@@ -75,14 +71,8 @@ class Monitor:
         self.moments: list[Moment] = []
         self.picture = Picture()
         self._supervisor = supervisor
-        self._groups = {part: kafka.consumer(bootstrap, "headrace-monitor", group=group) for part, (group, _) in GROUPS.items()}
-        self._ends = kafka.consumer(bootstrap, "headrace-monitor-ends")
-        # A question would wait behind this one's open fetches.
+        self._reader = LagReader(bootstrap, "headrace-monitor")
         self._tail = kafka.consumer(bootstrap, "headrace-monitor-tail")
-        self._places = {
-            topic.name: [TopicPartition(topic.name, number) for number in kafka.partitions(self._ends, topic)]
-            for topic in (CLICKS, PURCHASES, ITEM_CHANGES, USER_FEATURES, RECOMMENDATIONS, DEAD_LETTERS, DRIFT_ALERTS)
-        }
         self._begun = {topic.name: self.written(topic) for topic in (RECOMMENDATIONS, DEAD_LETTERS, DRIFT_ALERTS)}
         self.started_s = time.monotonic()
 
@@ -100,7 +90,7 @@ class Monitor:
         seconds = time.monotonic() - self.started_s
         now.rate = (published - now.published) / max(1e-6, seconds - now.seconds)
         now.seconds, now.published = seconds, published
-        now.lag = {part: self.lag(part) for part in GROUPS}
+        now.lag = self.lags()
         now.lag_max = {part: max(lag, now.lag_max.get(part, 0)) for part, lag in now.lag.items()}
         now.freshness_ms = {kind: self._freshness(kind) for kind in FRESHNESS}
         now.recommendations = self.since_start(RECOMMENDATIONS)
@@ -124,16 +114,10 @@ class Monitor:
         now.hits = hit_rate(self.moments)
         return now
 
-    def lag(self, part: str) -> int:
-        """Return how many records a part has not committed yet."""
-        _group, topics = GROUPS[part]
-        places = [place for topic in topics for place in self._places[topic.name]]
-        try:
-            committed = self._groups[part].committed(places, timeout=TIMEOUT_S)
-            return kafka.lag(self._groups[part], committed)
-        except KafkaException:
-            # The coordinator of a group that nobody has joined yet may still be loading.
-            return self.picture.lag.get(part, 0)
+    def lags(self) -> dict[str, int]:
+        """Return how many records each part has not committed yet; the last known number where it cannot be told now."""
+        found = self._reader.lags(GROUPS, self._reader.ends(READ_TOPICS.values()))
+        return {part: self.picture.lag.get(part, 0) if lag is None else lag for part, lag in found.items()}
 
     def since_start(self, topic: Topic) -> int:
         """Return how many records were written to a topic since the monitor was made."""
@@ -141,15 +125,15 @@ class Monitor:
 
     def written(self, topic: Topic) -> int:
         """Return how many records were ever written to a topic."""
-        return sum(self._end(place)[1] for place in self._places[topic.name])
+        return sum(self._reader.ends([topic]).values())
 
     def newest_list(self) -> Recommendation | None:
         """Return the newest recommendation of the partition that is the furthest ahead; None where there is none."""
-        ends = [(self._end(place), place) for place in self._places[RECOMMENDATIONS.name]]
-        (low, high), place = max(ends, key=lambda end: end[0][1])
-        if high <= low:
+        ends = self._reader.ends([RECOMMENDATIONS])
+        (topic, partition), end = max(ends.items(), key=lambda place: place[1])
+        if not end:
             return None
-        self._tail.assign([TopicPartition(place.topic, place.partition, high - 1)])
+        self._tail.assign([TopicPartition(topic, partition, end - 1)])
         record = self._tail.poll(0.5)
         self._tail.unassign()
         if record is None or record.error() is not None:
@@ -161,15 +145,11 @@ class Monitor:
 
     def close(self) -> None:
         """Close the connections."""
-        for client in (*self._groups.values(), self._ends, self._tail):
-            client.close()
+        self._tail.close()
 
     def _freshness(self, kind: str) -> dict[str, float | None]:
         found = {name: self.readings.quantile(FRESHNESS[kind], share) for name, share in (("p50", 0.5), ("p99", 0.99))}
         return {name: None if seconds is None else round(1000 * seconds, 1) for name, seconds in found.items()}
-
-    def _end(self, place: TopicPartition) -> tuple[int, int]:
-        return kafka.watermarks(self._ends, place.topic, place.partition, TIMEOUT_S)
 
 
 def hit_rate(moments: Sequence[Moment], share: float = 1 / 3) -> HitRate:

@@ -13,7 +13,7 @@ from headrace.schemas.topics import TOPICS, Topic
 log = logging.getLogger(__name__)
 
 LARGEST_MESSAGE = max(topic.max_bytes for topic in TOPICS) + 1000
-_NO_LEADER_YET = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
+NO_LEADER_YET = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
 LINGER_MS = 5
 BEGINNING, END = "beginning", "end"
 
@@ -120,7 +120,7 @@ def watermarks(client: Consumer, topic: str, partition: int, timeout_s: float = 
             low, high = client.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout_s)
             return int(low), int(high)
         except KafkaException as error:
-            if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > deadline:
+            if error.args[0].code() not in NO_LEADER_YET or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
 
