@@ -13,6 +13,7 @@ import typer
 
 from headrace.deploy.bench.cli import bench_app
 from headrace.deploy.features_cli import features_app
+from headrace.deploy.keys_command import keys_app
 from headrace.deploy.settings import Settings
 from headrace.deploy.train_command import train
 
@@ -25,6 +26,7 @@ app.add_typer(features_app, name="features")
 app.add_typer(bench_app, name="bench")
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
+app.add_typer(keys_app, name="keys")
 app.command()(train)
 
 Kafka = Annotated[str | None, typer.Option("--kafka", metavar="ADDR", help="Broker as host:port; HEADRACE_KAFKA where not given.")]

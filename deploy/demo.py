@@ -22,6 +22,7 @@ from headrace.schemas import Event, HistoryEntry
 from headrace.schemas.topics import RECOMMENDATIONS
 from headrace.streams.kafka import ensure_topics
 from headrace.streams.readers import count_events, open_events
+from headrace.streams.signing import ensure_keys
 from headrace.streams.simulator import simulate
 
 READY_TIMEOUT_S = 120.0
@@ -124,6 +125,7 @@ class Demo:
         settings = replace(self._settings, kafka=given.bootstrap, redis=given.redis_url, gateway_port=free_port())
         self.supervisor = Supervisor(settings, DEMO_PARTS, self.watcher.say)
         ensure_topics(given.bootstrap)
+        ensure_keys(settings.signing_key, settings.trusted_keys)
         self.supervisor.start()
         self.store = OnlineStore(connect(given.redis_url))
         self.monitor = Monitor(given.bootstrap, self.supervisor)

@@ -56,6 +56,9 @@ def start_infrastructure(
             started.enter_context(_only_user_of(home))
         # Kafka takes seconds to start and Redis none: Kafka is started first and waited for last.
         broker = GivenBroker(kafka) if kafka else _start_broker(home, wipe, say)
+        if isinstance(broker, MockBroker) or (wipe and not kafka):
+            # They belong to a chain of weights that is gone with its topic.
+            _remove(home / "weights")
         started.callback(broker.stop)
         # The rows carry offsets, and those of a mock broker begin anew each time.
         store = GivenRedis(redis_url) if redis_url else _start_redis(home, wipe or isinstance(broker, MockBroker))

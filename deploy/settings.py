@@ -11,6 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 Device = Literal["auto", "cpu", "cuda"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+# Stands for a place in `home`, which is known once `home` is.
+_IN_HOME = "in HEADRACE_HOME"
 
 
 class SettingsError(ValueError):
@@ -26,7 +28,8 @@ class Settings:
     """Each field is read from the variable of its name: `gateway_port` from HEADRACE_GATEWAY_PORT.
 
     `kafka` is one or more host:port, `redis` a URL. `data` holds files to replay, `home` what Headrace itself writes;
-    `archive`, for row versions, is a folder in `home` unless told.
+    `archive`, for row versions, is a folder in `home` unless told; likewise `signing_key`, the file of the learner's private key,
+    `trusted_keys`, the folder of public keys, and `weight_store`, a folder or s3://bucket/prefix for snapshots of weights.
     `metrics_port` 0 means any free port. `instance` names this process among its like and stays over restarts: a part that
     was killed then takes up its partitions at once, not when its session has run out. No two may have the same.
     """
@@ -35,7 +38,7 @@ class Settings:
     redis: str = "redis://127.0.0.1:6379/0"
     data: Path = Path("../shared/data")
     home: Path = Path(".headrace")
-    archive: Path = Path(".headrace/archive")
+    archive: Path = Path(_IN_HOME)
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8000
     metrics_host: str = "127.0.0.1"
@@ -43,6 +46,16 @@ class Settings:
     device: Device = "auto"
     log_level: LogLevel = "info"
     instance: str = ""
+    signing_key: Path = Path(_IN_HOME)
+    trusted_keys: Path = Path(_IN_HOME)
+    weight_store: str = _IN_HOME
+
+    def __post_init__(self) -> None:
+        places = {"archive": "archive", "signing_key": "keys/signing.pem", "trusted_keys": "keys/trusted", "weight_store": "weights"}
+        for name, place in places.items():
+            given = getattr(self, name)
+            if str(given) == _IN_HOME:
+                object.__setattr__(self, name, type(given)(self.home / place))
 
     @classmethod
     def load(cls, variables: Mapping[str, str] = environ) -> "Settings":
@@ -52,8 +65,6 @@ class Settings:
             variable = variable_of(field.name)
             if value := variables.get(variable, "").strip():
                 given[field.name] = _READ[field.name](variable, value)
-        if "home" in given:
-            given.setdefault("archive", given["home"] / "archive")
         return cls(**given)
 
     def shown(self) -> dict[str, str | int]:
@@ -118,6 +129,22 @@ def _folder(variable: str, value: str) -> Path:
     return path
 
 
+def _file(variable: str, value: str) -> Path:
+    path = Path(value).expanduser()
+    if path.is_dir():
+        raise SettingsError(variable, value, "a file")
+    return path
+
+
+def _folder_or_bucket(variable: str, value: str) -> str:
+    if "://" not in value:
+        return str(_folder(variable, value))
+    parts = urlsplit(value)
+    if parts.scheme != "s3" or not parts.hostname:
+        raise SettingsError(variable, value, "a folder, or a URL such as s3://bucket/prefix,")
+    return value
+
+
 def _device(variable: str, value: str) -> Device:
     if value not in ("auto", "cpu", "cuda"):
         raise SettingsError(variable, value, "auto, cpu or cuda")
@@ -150,4 +177,7 @@ _READ: dict[str, Callable[[str, str], Any]] = {
     "device": _device,
     "log_level": _log_level,
     "instance": _instance,
+    "signing_key": _file,
+    "trusted_keys": _folder,
+    "weight_store": _folder_or_bucket,
 }

@@ -130,7 +130,8 @@ class Supervisor:
         return "\n".join(_readable(line) for line in found)
 
     def _spawn(self, name: str, port: int) -> ChildProcess:
-        variables = {variable_of(field): str(getattr(self._settings, field)) for field in ("kafka", "redis", "home", "device", "log_level")}
+        handed_on = ("kafka", "redis", "home", "device", "log_level", "signing_key", "trusted_keys", "weight_store")
+        variables = {variable_of(field): str(getattr(self._settings, field)) for field in handed_on}
         variables |= {
             "HEADRACE_METRICS_PORT": str(port),
             "HEADRACE_GATEWAY_PORT": str(port),

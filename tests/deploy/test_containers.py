@@ -21,7 +21,9 @@ CUDA_FILE = ROOT / "deploy/containers/cuda.yml"
 DOCKERFILE = (ROOT / "deploy/containers/Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-ONE_SHOT = {"topics"}
+ONE_SHOT = {"topics", "keys"}
+# Those who sign what scorers are told.
+SIGNERS = {"keys", "learner", "release-manager"}
 COMMANDS: list[Sequence[str]] = [
     command
     for command, probe in ((["docker", "compose"], ["docker", "compose", "version"]), (["docker-compose"], ["docker-compose", "version"]))
@@ -117,6 +119,23 @@ def test_the_parts_reach_kafka_by_the_address_that_it_gives_out() -> None:
     advertised = parts_of("kafka")["KAFKA_ADVERTISED_LISTENERS"]
     assert f"INSIDE://{parts_of('gateway')['HEADRACE_KAFKA']}" in advertised
     assert f"HOST://{SERVICES['kafka']['ports'][0].rpartition(':')[0]}" in advertised
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_private_key_is_seen_by_signers_alone_and_the_public_ones_by_all(part: str) -> None:
+    settings = Settings.load({variable: str(value) for variable, value in parts_of(part).items()})
+    mounted = {mount.split(":")[1]: mount.endswith(":ro") for mount in SERVICES[part]["volumes"]}
+    assert (str(settings.signing_key.parent) in mounted) == (part in SIGNERS)
+    if part != "archiver":
+        assert mounted[str(settings.trusted_keys)], "a part that could write there could trust itself"
+        assert mounted[settings.weight_store] == (part not in SIGNERS)
+
+
+def test_a_folder_for_each_volume_belongs_to_the_user_who_writes_there() -> None:
+    made = re.search(r"install --directory --owner headrace.*?((?:\s+/var/lib/\S+)+)", DOCKERFILE.replace("\\\n", " "))
+    assert made
+    mounts = {mount.split(":")[1] for part in PARTS for mount in SERVICES[part]["volumes"]}
+    assert mounts <= set(made[1].split())
 
 
 @each_service()

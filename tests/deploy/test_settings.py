@@ -34,6 +34,9 @@ def test_each_field_is_read_from_the_variable_of_its_name() -> None:
         "HEADRACE_DEVICE": "cuda",
         "HEADRACE_LOG_LEVEL": "DEBUG",
         "HEADRACE_INSTANCE": "worker-3",
+        "HEADRACE_SIGNING_KEY": "/keys/mine.pem",
+        "HEADRACE_TRUSTED_KEYS": "/keys/trusted",
+        "HEADRACE_WEIGHT_STORE": "s3://id:secret@bucket/weights?region=eu-west-1",
     }
     settings = Settings.load(variables)
     assert settings == Settings(
@@ -49,17 +52,26 @@ def test_each_field_is_read_from_the_variable_of_its_name() -> None:
         "cuda",
         "debug",
         "worker-3",
+        Path("/keys/mine.pem"),
+        Path("/keys/trusted"),
+        "s3://id:secret@bucket/weights?region=eu-west-1",
     )
-    assert settings.shown() == variables | {"HEADRACE_REDIS": "rediss://user:***@r.example:6380/2"} | {
+    assert settings.shown() == variables | {
+        "HEADRACE_REDIS": "rediss://user:***@r.example:6380/2",
+        "HEADRACE_WEIGHT_STORE": "s3://id:***@bucket/weights?region=eu-west-1",
         "HEADRACE_GATEWAY_PORT": 80,
         "HEADRACE_METRICS_PORT": 9100,
         "HEADRACE_LOG_LEVEL": "debug",
     }
 
 
-def test_the_archive_lies_in_the_home_unless_told_otherwise() -> None:
-    assert Settings.load({"HEADRACE_HOME": "/home"}).archive == Path("/home/archive")
+def test_archive_keys_and_weights_lie_in_the_home_unless_told_otherwise() -> None:
+    settings = Settings.load({"HEADRACE_HOME": "/home"})
+    assert settings == Settings(home=Path("/home"))
+    assert (settings.archive, settings.weight_store) == (Path("/home/archive"), "/home/weights")
+    assert (settings.signing_key, settings.trusted_keys) == (Path("/home/keys/signing.pem"), Path("/home/keys/trusted"))
     assert Settings.load({"HEADRACE_HOME": "/home", "HEADRACE_ARCHIVE": "/archive"}).archive == Path("/archive")
+    assert Settings.load({"HEADRACE_HOME": "/home", "HEADRACE_WEIGHT_STORE": "/weights"}).weight_store == "/weights"
 
 
 @pytest.mark.parametrize(
@@ -74,6 +86,11 @@ def test_the_archive_lies_in_the_home_unless_told_otherwise() -> None:
         ("HEADRACE_REDIS", "redis://host:port"),
         ("HEADRACE_DATA", __file__),
         ("HEADRACE_ARCHIVE", __file__),
+        ("HEADRACE_SIGNING_KEY", str(Path(__file__).parent)),
+        ("HEADRACE_TRUSTED_KEYS", __file__),
+        ("HEADRACE_WEIGHT_STORE", __file__),
+        ("HEADRACE_WEIGHT_STORE", "gs://bucket"),
+        ("HEADRACE_WEIGHT_STORE", "s3:///prefix"),
         ("HEADRACE_GATEWAY_HOST", "no host"),
         ("HEADRACE_INSTANCE", "worker 3"),
         ("HEADRACE_GATEWAY_HOST", "1.2.3.400"),
