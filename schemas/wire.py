@@ -100,8 +100,8 @@ def headers(message: Struct, *, event_id: str, time_ms: int, source: str, tracep
 
 
 def new_traceparent() -> str:
-    """Return a W3C `traceparent` that starts a sampled trace."""
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    """Return a W3C `traceparent` of a new trace, which is not sampled: nobody has recorded a span of it."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
 
 
 def header(headers: AnyHeaders, name: str) -> str | None:

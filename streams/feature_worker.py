@@ -26,7 +26,7 @@ from headrace.features.place import REMEMBERED
 from headrace.schemas import Event, InvalidMessage, ItemChange, check_event, decode, encode, shopper_id
 from headrace.schemas.topics import CLICKS, ITEM_CHANGES, ITEM_FEATURES, PURCHASES, USER_FEATURES, Topic
 from headrace.schemas.wire import Headers, header, now_ms
-from headrace.streams import kafka, metrics
+from headrace.streams import kafka, metrics, tracing
 from headrace.streams.acknowledged_commits import AcknowledgedCommits
 from headrace.streams.dead_letters import DeadLetters
 from headrace.streams.record_places import event_of, place_of, source_of
@@ -173,7 +173,8 @@ class FeatureWorker:
 
     def _take_in(self, records: Sequence[Message]) -> None:
         arrivals: list[Arrival] = []
-        traces: dict[str, Message] = {}
+        causes: dict[str, Message] = {}
+        followed: list[tuple[str, Message]] = []
         changes: list[ItemChange] = []
         reached: dict[str, int] = {}
         for record in records:
@@ -185,15 +186,17 @@ class FeatureWorker:
                 else:
                     event = self._event(record)
                     arrivals.append((event, place))
-                    traces[shopper_id(event)] = record
+                    causes[shopper := shopper_id(event)] = record
+                    if tracing.is_on() and tracing.is_followed(header(record.headers(), "traceparent")):
+                        followed.append((shopper, record))
             except InvalidMessage as error:
                 self._dead_letters.refuse(record, error)
                 metrics.REFUSED.labels(COMPONENT).inc()
-        started_s = time.perf_counter()
+        started_s, started_ns = time.perf_counter(), time.time_ns()
         taken = self._folder.take_in(arrivals, changes, reached)
         metrics.FEATURE_WRITE.observe(time.perf_counter() - started_s)
         self._observe(arrivals, taken)
-        self._send(taken, traces)
+        self._send(taken, causes, _folded_spans(followed, started_ns, len(records)))
         self._commits.done(reached)
 
     def _event(self, record: Message) -> Event:
@@ -214,16 +217,21 @@ class FeatureWorker:
         for view, rows in taken.rows_written.items():
             metrics.ROWS_WRITTEN.labels(view).inc(rows)
 
-    def _send(self, taken: Taken, traces: dict[str, Message]) -> None:
+    def _send(self, taken: Taken, causes: dict[str, Message], spans: dict[str, str]) -> None:
+        """Send rows and changes, each with the trace of the event that caused it: a followed one where there is one."""
+
+        def trace_of(shopper: str) -> str | None:
+            cause = causes.get(shopper)
+            return spans.get(shopper) or (header(cause.headers(), "traceparent") if cause is not None else None)
+
         for key, (_, body) in taken.users.items():
-            self._produce(self._producer, USER_FEATURES, key, body, traces.get(key))
+            self._produce(self._producer, USER_FEATURES, key, body, trace_of(key))
         for event, change in taken.changes:
-            self._produce(self._item_producer, ITEM_CHANGES, change.item_id, encode(change), traces[shopper_id(event)])
+            self._produce(self._item_producer, ITEM_CHANGES, change.item_id, encode(change), trace_of(shopper_id(event)))
         for key, (_, body) in taken.items.items():
             self._produce(self._item_producer, ITEM_FEATURES, key, body, None)
 
-    def _produce(self, producer: Producer, topic: Topic, key: str, body: bytes, cause: Message | None) -> None:
-        trace = header(cause.headers(), "traceparent") if cause is not None else None
+    def _produce(self, producer: Producer, topic: Topic, key: str, body: bytes, trace: str | None) -> None:
         attributes: Headers = [] if trace is None else [("traceparent", trace)]
         if topic is not ITEM_CHANGES:
             attributes.append((DEFINITIONS_HEADER, self._definitions))
@@ -302,3 +310,16 @@ class FeatureWorker:
         self._owned, self._behind = [], set()
         self._begin_anew()
         self._folder.start_from({})
+
+
+def _folded_spans(followed: Iterable[tuple[str, Message]], started_ns: int, records: int) -> dict[str, str]:
+    """Note a span for each followed event that was just folded and stored; return its `traceparent` by shopper, the newest's."""
+    spans: dict[str, str] = {}
+    for shopper, record in followed:
+        attributes = {"messaging.system": "kafka", "messaging.destination.name": record.topic() or "", "headrace.batch_records": records}
+        done = tracing.note(
+            "fold and store", header(record.headers(), "traceparent"), started_ns, time.time_ns(), kind="consumer", attributes=attributes
+        )
+        if done is not None:
+            spans[shopper] = done
+    return spans

@@ -15,13 +15,14 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from headrace.schemas import wire
 from headrace.schemas.events import Event
 from headrace.schemas.wire import InvalidMessage
-from headrace.streams import kafka
+from headrace.streams import kafka, tracing
 from headrace.streams.outgoing import OutgoingRecord, outgoing
 from headrace.streams.settlement import Outcome, Settlement
 
 log = logging.getLogger(__name__)
 
 OnError = Callable[[str, str], None]
+Answer = Callable[[KafkaError | None, Message], None]
 _POLL_S = 0.1
 _FULL_WAIT_S = 0.005
 
@@ -89,8 +90,7 @@ class EventPublisher:
         room came in time; PublishError where the publisher is closed or Kafka refuses it.
         """
         self._require_open()
-        record = outgoing(event, self._source, self._clock(), traceparent)
-        answer = partial(self._answered, event.event_id, None, 0)
+        record, answer = self._outgoing(event, traceparent, None, 0)
         started_s = self._polled_s = time.monotonic()
         self._producer.poll(0)
         while not self._produced(record, answer):
@@ -107,11 +107,10 @@ class EventPublisher:
         self._require_open()
         batch = list(events)
         settlement = Settlement(asyncio.get_running_loop(), [event.event_id for event in batch])
-        now_ms = self._clock()
         for place, event in enumerate(batch):
             try:
-                record = outgoing(event, self._source, now_ms, traceparent)
-                if not self._produced(record, partial(self._answered, event.event_id, settlement, place)):
+                record, answer = self._outgoing(event, traceparent, settlement, place)
+                if not self._produced(record, answer):
                     settlement.settle(place, "buffer_full", self._full(0.0))
             except InvalidMessage as error:
                 settlement.settle(place, "refused", str(error), error.field)
@@ -162,7 +161,26 @@ class EventPublisher:
             # The caller's own error must reach the caller; ours must be told all the same.
             log.error("events were lost while another error was raised: %s", undelivered)
 
-    def _produced(self, record: OutgoingRecord, answer: Callable[[KafkaError | None, Message], None]) -> bool:
+    def _outgoing(self, event: Event, traceparent: str | None, settlement: Settlement | None, place: int) -> tuple[OutgoingRecord, Answer]:
+        """Return an event's record and what takes its answer; where the event is followed, its span is open until then."""
+        span = tracing.begin("publish", traceparent)
+        try:
+            record = outgoing(event, self._source, self._clock(), tracing.traceparent_of(span) or traceparent)
+        except InvalidMessage as error:
+            tracing.end(span, str(error))
+            raise
+        answer: Answer = partial(self._answered, event.event_id, settlement, place)
+        if span is None:
+            return record, answer
+        span.set_attributes({"messaging.system": "kafka", "messaging.destination.name": record.topic, "headrace.event_id": event.event_id})
+
+        def traced(error: KafkaError | None, sent: Message) -> None:
+            tracing.end(span, None if error is None else error.str())
+            answer(error, sent)
+
+        return record, traced
+
+    def _produced(self, record: OutgoingRecord, answer: Answer) -> bool:
         try:
             self._producer.produce(record.topic, record.value, record.key, headers=record.headers, on_delivery=answer)
         except BufferError:
