@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.online_model.examined import Examined
-from headrace.online_model.item_numbers import ItemNumbers
+from headrace.online_model.item_numbers import TableRows
 from headrace.online_model.memory import Memory
 from headrace.online_model.memory_asking import USED_ITEMS
 from headrace.online_model.transformer import UNKNOWN
@@ -19,7 +19,7 @@ DID = {"view": "viewed", "cart": "put into the cart", "purchase": "bought"}
 
 
 def reasons_of(
-    memory: Memory, ids: ItemNumbers, copy: ModelCopy, asked: Examined, history: Sequence[HistoryEntry], rows: NDArray[np.int64]
+    memory: Memory, table: TableRows, copy: ModelCopy, asked: Examined, history: Sequence[HistoryEntry], rows: NDArray[np.int64]
 ) -> list[tuple[Reason, ...]]:
     """Return the reasons for the candidates in these rows, the strongest first, at most three each; their weights add up to 1 or less.
 
@@ -27,7 +27,8 @@ def reasons_of(
     by the cosine of the two items' vectors in the Transformer, which is all that the Transformer knows of two items. Popular items
     have no reason in the history.
     """
-    steps = {ids.numbers[entry.item_id]: entry for entry in history if entry.item_id in ids.numbers}
+    numbers = table.ids.numbers
+    steps = {numbers[entry.item_id]: entry for entry in history if entry.item_id in numbers}
     distinct = asked.question.distinct[:USED_ITEMS]
     if not steps or not len(distinct) or not len(rows):
         return [() for _ in rows]
@@ -35,7 +36,7 @@ def reasons_of(
     strengths = memory.reasons(distinct, wanted)
     silent = ~strengths.any(axis=1)
     if silent.any():
-        strengths[silent] = _cosines(copy, ids, wanted[silent], distinct)
+        strengths[silent] = _cosines(copy, table, wanted[silent], distinct)
     strengths /= np.maximum(strengths.sum(axis=1, keepdims=True), 1e-9)
     strongest = np.argsort(-strengths, axis=1, kind="stable")[:, :MOST_REASONS]
     reasons: list[tuple[Reason, ...]] = []
@@ -64,10 +65,10 @@ def in_words(item_id: str, part: str, reasons: Sequence[Reason]) -> str:
     return f"because you {DID[first.kind]} {first.item_id}"
 
 
-def _cosines(copy: ModelCopy, ids: ItemNumbers, wanted: NDArray[np.int32], steps: NDArray[np.int32]) -> NDArray[np.float32]:
+def _cosines(copy: ModelCopy, table: TableRows, wanted: NDArray[np.int32], steps: NDArray[np.int32]) -> NDArray[np.float32]:
     """Return how near each wanted item is to each step, (wanted, steps), what is far counting as 0."""
     size = len(copy.items)
-    of_wanted, of_steps = ids.rows_of(wanted, size), ids.rows_of(steps, size)
+    of_wanted, of_steps = table.rows_of(wanted, size), table.rows_of(steps, size)
     cosines = (copy.units[of_wanted] @ copy.units[of_steps].T).cpu().numpy()
     cosines[of_wanted == UNKNOWN] = 0.0
     cosines[:, of_steps == UNKNOWN] = 0.0

@@ -6,6 +6,9 @@ that is known of the candidate and the situation (`ranking_network`).
 
 The ranker learns from user rows, each of which counts its shopper's steps; so a row that comes again, or that skips some, adds each
 step once. It may be read from one thread while another teaches it.
+
+Several lines of weights may answer side by side (`lanes`): memories, mixture and network are the same for all of them, and only the
+Transformer differs.
 """
 
 import copy as copying
@@ -21,7 +24,7 @@ from numpy.typing import NDArray
 from headrace.online_model.evidence import CONTEXTS, LOG_MIX, NETWORK, PARTS, Column, silence
 from headrace.online_model.examined import Examined, examined, warm_up
 from headrace.online_model.explaining import reasons_of
-from headrace.online_model.item_numbers import ItemNumbers
+from headrace.online_model.item_numbers import ItemNumbers, TableRows
 from headrace.online_model.memory import Memory
 from headrace.online_model.mixture import Mixture
 from headrace.online_model.ranking_network import RankingNetwork
@@ -97,6 +100,7 @@ class Ranker:
         self.mixture = Mixture(PARTS, CONTEXTS)
         self.network = RankingNetwork(seed=seed)
         self.ids = ItemNumbers()
+        self._tables: dict[Weights, TableRows] = {}
         self._silent = [part for part in PARTS if part in left_out]
         self._has_network = NETWORK not in left_out
         self._lock = threading.Lock()
@@ -107,35 +111,41 @@ class Ranker:
         with self._lock:
             return self._learn(row)
 
-    def rank(self, histories: Sequence[History], k: int, shoppers: Sequence[str | None] | None = None) -> RankedBatch:
+    def rank(
+        self, histories: Sequence[History], k: int, shoppers: Sequence[str | None] | None = None, *, weights: Weights | None = None
+    ) -> RankedBatch:
         """Return the `k` items most likely to come next for each history (oldest step first), the last item left out.
 
         With `shoppers` named, their own visits do not count as those of others, and what they did before the history counts too.
+        `weights` take the place of the ranker's own.
         """
         named = shoppers or [None] * len(histories)
-        with self.scorer.live() as copy:
+        weights = weights or self.scorer
+        with weights.live() as copy:
             scores = score_with(copy, histories, best=max(k, TRANSFORMER_BEST))
             rankings = []
             for shopper, history, scored in zip(named, histories, scores, strict=True):
                 with self._lock:
-                    asked = self.examine(copy, shopper, history, scored)
-                    rankings.append(self._ranking(copy, asked, history, k))
+                    asked = self.examine(copy, shopper, history, scored, weights)
+                    rankings.append(self._ranking(copy, weights, asked, history, k))
             own = [_best_of(copy, scored) for scored in scores]
             return RankedBatch(rankings, copy.version, copy.sha256, own)
 
-    def test_then_learn(self, rows: Sequence[UserRow]) -> list[Foreseen]:
+    def test_then_learn(self, rows: Sequence[UserRow], *, weights: Weights | None = None) -> list[Foreseen]:
         """Rank as it stood before the newest step of each row, compare with that step, teach mixture and network; return the places.
 
-        Steps that repeat the item before them are passed over. The memories are taught by `learn` alone, afterwards.
+        Steps that repeat the item before them are passed over. The memories are taught by `learn` alone, afterwards. `weights` take the
+        place of the ranker's own.
         """
+        weights = weights or self.scorer
         fair = [row for row in rows if self._is_news(row)]
         histories = [row.history[:-1] for row in fair]
         places = []
-        with self.scorer.live() as copy:
+        with weights.live() as copy:
             scores = score_with(copy, histories, best=TRANSFORMER_BEST, normalised=False)
             for row, history, scored in zip(fair, histories, scores, strict=True):
                 with self._lock:
-                    asked = self.examine(copy, row.shopper_id, history, scored)
+                    asked = self.examine(copy, row.shopper_id, history, scored, weights)
                     places.append(self._foreseen(asked, self.ids.numbers.get(row.history[-1].item_id, -1)))
                     self.learn_choice(asked, row.history[-1].item_id)
         return places
@@ -144,22 +154,23 @@ class Ranker:
         """Whether the item was ever seen in a step, or has a row in the Transformer's table that was used."""
         return item_id in self.ids.numbers
 
-    def examine(self, copy: ModelCopy, shopper: str | None, history: History, scored: Scored) -> Examined:
+    def examine(self, copy: ModelCopy, shopper: str | None, history: History, scored: Scored, weights: Weights | None = None) -> Examined:
         """Gather the candidates for a history and all that is known of them. The lock must be held where threads share the ranker.
 
-        `scored` is what the copy says of the same history.
+        `scored` is what the copy says of the same history; `weights` have lent the copy, the ranker's own where not given.
         """
         numbers = self.ids.known(history)
         # A shopper without a name has no visit of their own among those that are remembered.
         question = self.memory.question(shopper if shopper is not None else _NOBODY, numbers)
-        self.ids.follow(copy)
-        best = self.ids.of_rows(scored.best_rows)
+        table = self._table(weights or self.scorer)
+        table.follow(copy)
+        best = table.of_rows(scored.best_rows)
         if len(best):
             self.memory.hold(int(best.max()))
         with self.memory.ask(question) as asking:
             if len(best):
                 asking.add(best)
-            logits, to_last = nearness(copy, self.ids.rows_of(asking.candidates, len(copy.items)), scored)
+            logits, to_last = nearness(copy, table.rows_of(asking.candidates, len(copy.items)), scored)
             asking.evidence[:, Column.LOGIT] = logits
             asking.evidence[:, Column.TO_LAST] = to_last
             for part in self._silent:
@@ -233,9 +244,15 @@ class Ranker:
         scores, popular = self._scores(asked), asked.parts[:, POPULARITY]
         return Foreseen(int((scores > scores[row]).sum()), int((popular > popular[row]).sum()) if popular[row] > 0 else None)
 
-    def _ranking(self, copy: ModelCopy, asked: Examined, history: History, k: int) -> list[RankedItem]:
+    def _table(self, weights: Weights) -> TableRows:
+        table = self._tables.get(weights)
+        if table is None:
+            table = self._tables[weights] = TableRows(self.ids)
+        return table
+
+    def _ranking(self, copy: ModelCopy, weights: Weights, asked: Examined, history: History, k: int) -> list[RankedItem]:
         order, chances = self.best(asked, k)
-        why = reasons_of(self.memory, self.ids, copy, asked, history, order)
+        why = reasons_of(self.memory, self._table(weights), copy, asked, history, order)
         ranking = []
         for row, chance, reasons in zip(order.tolist(), chances.tolist(), why, strict=True):
             shares = {part: share * chance for part, share in asked.shares(row).items()}

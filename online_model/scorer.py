@@ -108,6 +108,16 @@ class Scorer:
                 time.sleep(0.0002)
             self._copies[old].apply(update, payload)
 
+    def adopt(self, other: ModelCopy) -> None:
+        """Become equal to another copy, which must not change meanwhile, by the same flip."""
+        with self._writer:
+            old = self._live
+            self._copies[1 - old].copy_from(other)
+            self._live = 1 - old
+            while self._readers[old]:
+                time.sleep(0.0002)
+            self._copies[old].copy_from(other)
+
     def score(self, histories: Sequence[Sequence[HistoryEntry]], candidates: Sequence[Rows], best: int = 50) -> Batch:
         """Score a batch of histories, oldest step first, against the whole catalogue.
 
