@@ -81,6 +81,50 @@ def features(
         typer.echo(f"{name:38} {value:>12}   goal: {goal:16} {'met' if met else 'NOT MET'}")
 
 
+@bench_app.command("swap")
+def swap(
+    only: Annotated[str, typer.Option(metavar="NAMES", help="Some of freshness,load,pauses,delta.")] = "",
+    rate: Annotated[float, typer.Option(min=1, help="Freshness: events a second.")] = 1000.0,
+    seconds: Annotated[float, typer.Option(min=5, help="Freshness: how long it is measured, after a warm-up.")] = 60.0,
+    swaps: Annotated[int, typer.Option(min=20, help="Load: how many updates are swapped in.")] = 1000,
+    swaps_per_s: Annotated[float, typer.Option(min=1, help="Load: how many of them a second, in spells of 4 s.")] = 20.0,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures to this file.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="A line each second in place of the bar.")] = False,
+) -> None:
+    """Measure how fast weights travel and what whoever asks notices of it, and say which goals are met. Needs a quiet machine, and Linux.
+
+    Starts a Kafka and a Redis of its own and removes them again.
+
+    freshness: milliseconds from an event to its effect in served weights, gate included, with all parts at work (freshness_ms), and from
+    the end of a training step to its weights being served by the slower of two scorers (publish_to_served_ms).
+
+    load: a gateway is asked 200 times a second while updates of 1,000 touched rows are swapped in, and while none are, in turn:
+    failed and torn answers, and the p99 with swaps over that without (swaps, failed, torn, p99_ratio).
+
+    pauses: in one process, the longest wait for the live weights while another thread swaps (longest_pause_ms), beside that without.
+
+    delta: bytes of a delta of 1,000 rows over those of a snapshot of 1,000,000 x 64 (delta_share), and the time to apply it
+    (delta_apply_ms).
+    """
+    from headrace.deploy.bench.progress import shown_progress
+    from headrace.deploy.bench.swap_benchmark import MEASUREMENTS, Options, measure_swap, verdicts
+
+    chosen = tuple(name.strip() for name in only.split(",")) if only else MEASUREMENTS
+    if unknown := set(chosen) - set(MEASUREMENTS):
+        raise typer.BadParameter(f"--only: some of {','.join(MEASUREMENTS)} were expected; the value holds {', '.join(sorted(unknown))}")
+    options = Options(rate, seconds, swaps, swaps_per_s, chosen)
+    logging.getLogger("headrace.kafka").setLevel(logging.ERROR)
+    typer.echo(f"this takes about {options.expected_s() / 60:.0f} minutes; leave the machine alone meanwhile", err=True)
+    if (load := os.getloadavg()[0]) > 0.5:
+        typer.echo(f"the machine is not quiet (load {load:.1f}): figures will be off", err=True)
+    with shown_progress(len(chosen), plain=plain or not sys.stderr.isatty()) as progress:
+        found = measure_swap(Settings.load().home.absolute() / "bench", options, progress)
+    if json_file is not None:
+        json_file.write_text(json.dumps(found, indent=1) + "\n")
+    for name, value, goal, met in verdicts(found):
+        typer.echo(f"{name:38} {value:>12.4g}   goal: {goal:16} {'met' if met else 'NOT MET'}")
+
+
 def _require_consent(bootstrap: str | None, redis_url: str | None, *, yes: bool) -> None:
     given = [name for name, value in (("HEADRACE_KAFKA", bootstrap), ("HEADRACE_REDIS", redis_url)) if value]
     if not given:

@@ -19,6 +19,7 @@ from headrace.deploy.settings import Settings
 from headrace.deploy.supervisor import Supervisor
 from headrace.schemas import Event
 from headrace.streams.kafka import ensure_topics
+from headrace.streams.signing import ensure_keys
 
 SCORERS = ("recommender", "gateway")
 FRESHNESS = "headrace_weights_freshness_seconds"
@@ -50,18 +51,16 @@ def measure_freshness(
 ) -> WeightsFreshness:
     """Let events flow for `seconds` after a warm-up and return what the scorers saw. Raises Invalid, PartFailed."""
     ensure_topics(ground.bootstrap)
-    settings = replace(
-        Settings.load(),
-        kafka=ground.bootstrap,
-        redis=ground.redis_url,
-        home=ground.data / "parts",
-        gateway_port=free_port(),
-    )
+    given = {"HEADRACE_KAFKA": ground.bootstrap, "HEADRACE_REDIS": ground.redis_url, "HEADRACE_HOME": str(ground.data / "parts")}
+    settings = replace(Settings.load(given), gateway_port=free_port())
+    ensure_keys(settings.signing_key, settings.trusted_keys)
     supervisor = Supervisor(settings, DEMO_PARTS, tell)
     replay = Replay(ground.bootstrap, events, "bench", rate, WARM_UP_S + seconds)
     try:
         supervisor.start()
-        supervisor.wait_until_ready(READY_TIMEOUT_S, lambda ready: tell(f"waiting for {', '.join(n for n, well in ready.items() if not well)}"))
+        supervisor.wait_until_ready(
+            READY_TIMEOUT_S, lambda ready: tell(f"waiting for {', '.join(n for n, well in ready.items() if not well)}")
+        )
         replay.start()
         _wait(WARM_UP_S, replay, supervisor, tell)
         before, cpu_before, published = _look(supervisor), _cpu(supervisor), replay.acknowledged

@@ -1,0 +1,197 @@
+"""What whoever asks notices of a thousand swaps: a gateway under an even load of questions, with swaps and without, in turn.
+
+The gateway is the real one, a process of its own before real Kafka and Redis; the questions come from another process
+(`asking.py`), the updates from this one, all on this machine. Spells of a few seconds with swaps alternate with spells without, so
+that whatever else goes on falls on both alike. An answer is torn where it differs from what the version that it names says.
+"""
+
+import math
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgspec
+import torch
+from msgspec.structs import replace
+
+from headrace.deploy.answer_check import check_answers
+from headrace.deploy.asker import Answer
+from headrace.deploy.bench.asking import Asked, Errand
+from headrace.deploy.bench.ground import Ground
+from headrace.deploy.bench.measured_process import Invalid, MeasuredProcess
+from headrace.deploy.bench.swap_chain import Link, SwapChain
+from headrace.deploy.processes import free_port
+from headrace.deploy.scrape import scrape
+from headrace.schemas import HistoryEntry
+from headrace.streams.kafka import ensure_topics
+from headrace.streams.signing import SigningKey
+from headrace.streams.weights_channel import WeightsPublisher
+
+ITEMS = 40_000
+SPELL_S = 4.0
+RATE, CONNECTIONS = 200.0, 4
+KEPT = 5
+HISTORIES, STEPS = 200, 8
+READY_TIMEOUT_S, SETTLE_TIMEOUT_S = 60.0, 30.0
+
+
+@dataclass(frozen=True)
+class SwapsUnderLoad:
+    """Latencies are in milliseconds. `torn` is of the `checked` answers, which are a sample; `swaps` is what the gateway has counted."""
+
+    swaps: int
+    requests: int
+    failed: int
+    checked: int
+    torn: int
+    p50_with: float
+    p50_without: float
+    p99_with: float
+    p99_without: float
+    longest_with: float
+    longest_without: float
+
+    @property
+    def p99_ratio(self) -> float:
+        """The p99 in spells with swaps over that in spells without."""
+        return self.p99_with / self.p99_without
+
+
+class Announced:
+    """A chain as the learner publishes it."""
+
+    def __init__(self, bootstrap: str, signing: SigningKey) -> None:
+        self._publisher = WeightsPublisher(bootstrap, "bench", signing=signing)
+        self._chain = SwapChain(ITEMS)
+        self._publish(self._chain.snapshot)
+
+    def publish(self) -> None:
+        """Publish the next delta."""
+        self._publish(self._chain.delta())
+
+    def _publish(self, link: Link) -> None:
+        update, payload = link
+        offset, parts = self._publisher.send_payload(update.model, payload)
+        self._publisher.send_manifest(replace(update, payload_offset=offset, payload_parts=parts))
+
+
+def measure_swaps(ground: Ground, swaps: int, per_s: float, tell: Callable[[str], None]) -> SwapsUnderLoad:
+    """Publish so many updates, `per_s` a second in spells of 4 s, while the gateway is asked all the time. Raises Invalid."""
+    ensure_topics(ground.bootstrap)
+    keys = ground.data / "keys"
+    updates = Announced(ground.bootstrap, SigningKey.create(keys))
+    port = free_port()
+    variables = {
+        "HEADRACE_KAFKA": ground.bootstrap,
+        "HEADRACE_REDIS": ground.redis_url,
+        "HEADRACE_HOME": str(ground.data),
+        "HEADRACE_GATEWAY_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
+    gateway = MeasuredProcess(
+        [sys.executable, "-m", "headrace.deploy.cli", "run", "gateway"], ground.home / "logs" / "swap-gateway.log", variables
+    )
+    try:
+        _until(lambda: (gateway.require_alive(), _swaps(port) >= 1)[1], READY_TIMEOUT_S, "the gateway holds the first weights")
+        return _under_load(ground, gateway, updates, port, swaps, per_s, tell)
+    finally:
+        gateway.stop()
+
+
+def _under_load(
+    ground: Ground, gateway: MeasuredProcess, updates: Announced, port: int, swaps: int, per_s: float, tell: Callable[[str], None]
+) -> SwapsUnderLoad:
+    histories = _histories()
+    spells = math.ceil(swaps / (per_s * SPELL_S))
+    seconds = 2 * spells * SPELL_S + 2 * SPELL_S
+    file = ground.data / "asked.jsonl"
+    bodies = [_body(history) for history in histories]
+    errand = Errand(port=port, bodies=bodies, rate=RATE, seconds=seconds, connections=CONNECTIONS, kept=KEPT, file=str(file))
+    process = subprocess.Popen([sys.executable, "-m", "headrace.deploy.bench.asking"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    collected = threading.Thread(target=lambda: process.communicate(msgspec.json.encode(errand)), daemon=True)
+    collected.start()
+    before, on = _swaps(port), []
+    # The first spells warm up what is asked and are not counted.
+    time.sleep(2 * SPELL_S - 1.0)
+    for spell in range(spells):
+        tell(f"spell {spell + 1} of {spells}")
+        time.sleep(SPELL_S)
+        began_ns = time.time_ns()
+        for turn in range(min(round(per_s * SPELL_S), swaps - round(per_s * SPELL_S) * spell)):
+            time.sleep(max(0.0, turn / per_s - (time.time_ns() - began_ns) / 1e9))
+            updates.publish()
+        time.sleep(0.2)
+        on.append((began_ns, time.time_ns()))
+    _until(lambda: _swaps(port) - before >= swaps, SETTLE_TIMEOUT_S, f"the gateway has swapped {swaps} times")
+    gateway.require_alive()
+    collected.join(timeout=seconds)
+    asked = [msgspec.json.decode(line, type=Asked) for line in file.read_bytes().splitlines()]
+    return _found(ground, asked, histories, on, int(_swaps(port) - before))
+
+
+def _found(
+    ground: Ground, asked: Sequence[Asked], histories: Sequence[tuple[HistoryEntry, ...]], on: Sequence[tuple[int, int]], swaps: int
+) -> SwapsUnderLoad:
+    counted = [one for one in asked if on[0][0] - SPELL_S * 1e9 <= one.due_ns <= on[-1][1]]
+    with_swaps = [one for one in counted if any(start <= one.due_ns <= end for start, end in on)]
+    # What is due right after the last swap of a spell may still wait for it.
+    without = [one for one in counted if not any(start - 5e7 <= one.due_ns <= end + 2e8 for start, end in on)]
+    took = {True: _latencies(with_swaps), False: _latencies(without)}
+    answers = [Answer(histories[one.body], one.probabilities, one.version, one.sha256) for one in asked if one.probabilities]
+    checked = check_answers(ground.bootstrap, answers)
+    if checked.unknown:
+        raise Invalid(f"{checked.unknown} answers name versions that were never published")
+    return SwapsUnderLoad(
+        swaps=swaps,
+        requests=len(asked),
+        failed=sum(bool(one.failed) for one in asked),
+        checked=checked.checked,
+        torn=checked.torn,
+        p50_with=_quantile(took[True], 0.5),
+        p50_without=_quantile(took[False], 0.5),
+        p99_with=_quantile(took[True], 0.99),
+        p99_without=_quantile(took[False], 0.99),
+        longest_with=took[True][-1],
+        longest_without=took[False][-1],
+    )
+
+
+def _latencies(asked: Sequence[Asked]) -> list[float]:
+    return sorted((one.done_ns - one.due_ns) / 1e6 for one in asked if not one.failed)
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _histories() -> list[tuple[HistoryEntry, ...]]:
+    draw = torch.Generator().manual_seed(2)
+    items = torch.randint(0, ITEMS, (HISTORIES, STEPS), generator=draw).tolist()
+    return [
+        tuple(HistoryEntry(f"item-{item}", "view", 1_760_000_000_000 + 30_000 * place) for place, item in enumerate(row)) for row in items
+    ]
+
+
+def _body(history: Sequence[HistoryEntry]) -> str:
+    steps = [{"item_id": entry.item_id, "kind": entry.kind, "time_ms": entry.time_ms} for entry in history]
+    return msgspec.json.encode({"history": steps, "k": 20}).decode()
+
+
+def _swaps(port: int) -> float:
+    lines = (scrape(port, 10.0) or "").splitlines()
+    return next((float(line.split()[-1]) for line in lines if line.startswith("headrace_weight_swaps_total")), 0.0)
+
+
+def _until(holds: Callable[[], bool], timeout_s: float, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        with suppress(OSError):
+            if holds():
+                return
+        if time.monotonic() > deadline:
+            raise Invalid(f"not so within {timeout_s:g} s: {what}")
+        time.sleep(0.1)
