@@ -22,6 +22,7 @@ from headrace.features.archive_merging import merge_small
 from headrace.schemas import InvalidMessage, decode
 from headrace.streams import kafka, metrics
 from headrace.streams.dead_letters import DeadLetters
+from headrace.streams.lag import lag_by_topic
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,8 @@ class Archiver:
         while sum(held.bytes for held in self._gathered.values()) > self._bytes_held:
             self._write([max(self._gathered, key=lambda place: self._gathered[place].bytes)])
         self._remove_merged()
+        for topic, lag in lag_by_topic(self._consumer, list(ARCHIVED)).items():
+            metrics.ARCHIVE_LAG.labels(topic).set(lag)
         return len(records)
 
     def flush(self) -> None:

@@ -29,6 +29,7 @@ from headrace.schemas.wire import Headers, header, now_ms
 from headrace.streams import kafka, metrics, tracing
 from headrace.streams.acknowledged_commits import AcknowledgedCommits
 from headrace.streams.dead_letters import DeadLetters
+from headrace.streams.lag import lag_by_topic
 from headrace.streams.record_places import event_of, place_of, source_of
 from headrace.streams.restore import DEFINITIONS_HEADER
 from headrace.streams.starting_places import StartingPlaces
@@ -258,12 +259,7 @@ class FeatureWorker:
 
     def _tell_lag(self) -> None:
         """Set the metric of lag from what the client knows already; the broker is not asked."""
-        lag = dict.fromkeys((topic.name for topic in SOURCES), 0)
-        for place in self._consumer.position(self._owned):
-            _, high = self._consumer.get_watermark_offsets(place, cached=True)
-            if place.offset >= 0 and high >= 0:
-                lag[place.topic] += max(0, high - place.offset)
-        for topic, records in lag.items():
+        for topic, records in lag_by_topic(self._consumer, (topic.name for topic in SOURCES)).items():
             metrics.FEATURE_LAG.labels(topic).set(records)
 
     def _find_places(self) -> None:

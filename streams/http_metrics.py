@@ -4,7 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from headrace.streams.metrics import LATENCY_BUCKETS
 
@@ -16,6 +16,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 REQUESTS = Counter("headrace_http_requests", "Requests answered", ["route", "status"])
 REQUEST_TIME = Histogram("headrace_http_request_seconds", "Time from a request to its whole answer", ["route"], buckets=LATENCY_BUCKETS)
+IN_PROGRESS = Gauge("headrace_http_requests_in_progress", "Requests that are not wholly answered yet")
 UNMATCHED = "none"
 
 
@@ -31,6 +32,7 @@ class HttpMetrics:
             await self._app(scope, receive, send)
             return
         started_s = time.perf_counter()
+        IN_PROGRESS.inc()
         # What a client sees where the application fails before it answers.
         status = 500
 
@@ -43,6 +45,7 @@ class HttpMetrics:
         try:
             await self._app(scope, receive, observed)
         finally:
+            IN_PROGRESS.dec()
             route = getattr(scope.get("route"), "path_format", UNMATCHED)
             REQUESTS.labels(route, str(status)).inc()
             REQUEST_TIME.labels(route).observe(time.perf_counter() - started_s)

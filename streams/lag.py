@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headrace.schemas.topics import CLICKS, ITEM_CHANGES, PURCHASES, USER_FEATURES, Topic
@@ -24,6 +24,16 @@ TIMEOUT_S = 5.0
 
 # By topic and partition: the offset that the next record will get.
 Ends = dict[tuple[str, int], int]
+
+
+def lag_by_topic(consumer: Consumer, topics: Iterable[str]) -> dict[str, int]:
+    """Return how many records of each topic a consumer has not read yet of its own partitions, as far as it knows; asks no broker."""
+    lag = dict.fromkeys(topics, 0)
+    for place in consumer.position(consumer.assignment()):
+        _, high = consumer.get_watermark_offsets(place, cached=True)
+        if place.offset >= 0 and high >= 0 and place.topic in lag:
+            lag[place.topic] += max(0, high - place.offset)
+    return lag
 
 
 class LagReader:

@@ -19,8 +19,8 @@ from headrace.features.place import Place
 from headrace.features.user_row import entries_of
 from headrace.schemas import Click, Event, InvalidMessage, Purchase, check_event, decode, shopper_id
 from headrace.schemas.topics import CLICKS, PURCHASES
-from headrace.schemas.wire import now_ms
-from headrace.streams import metrics
+from headrace.schemas.wire import header, now_ms
+from headrace.streams import metrics, tracing
 from headrace.streams.live_scorer import use_one_thread
 from headrace.streams.trainer import COMPONENT, Trainer
 from headrace.streams.training_buffer import Example, ExampleBuffer
@@ -85,6 +85,10 @@ def create_app(bootstrap: str, redis_url: str, home: Path, ready: threading.Even
         agent.__name__ = f"learn_from_{kind.__name__.lower()}s"
         return agent
 
+    @app.timer(interval=1.0)
+    async def tell_lag() -> None:
+        _tell_lag(app, buffer)
+
     for topic, kind in ((CLICKS, Click), (PURCHASES, Purchase)):
         source = app.topic(topic.name, key_serializer="raw", value_serializer="raw", internal=False)
         app.agent(source)(collect(kind))
@@ -101,8 +105,16 @@ def example_of(kind: type[Click] | type[Purchase], received: Any) -> Example | N
         metrics.UNREADABLE.labels(COMPONENT).inc()
         return None
     place = Place(f"{message.topic}/{message.partition}", message.offset, max(0, int(1000 * message.timestamp)))
+    trace = header(_headers(message.headers), "traceparent") if tracing.is_on() else None
     return Example(
-        shopper_id(event), tuple(entries_of(event)), event.event_time_ms, place.published_ms, place.source, place.offset, received
+        shopper_id(event),
+        tuple(entries_of(event)),
+        event.event_time_ms,
+        place.published_ms,
+        place.source,
+        place.offset,
+        received,
+        trace if tracing.is_followed(trace) else None,
     )
 
 
@@ -113,6 +125,21 @@ def run(bootstrap: str, redis_url: str, home: Path, ready: threading.Event, log_
     app = create_app(bootstrap, redis_url, home, ready)
     worker = faust.Worker(app, loglevel=log_level, redirect_stdouts=False, override_logging=False, quiet=True)
     worker.execute_from_commandline()
+
+
+def _tell_lag(app: faust.App, buffer: ExampleBuffer) -> None:
+    """Set the metrics of lag from what Faust's consumer knows already; the broker is not asked."""
+    lag = {CLICKS.name: 0, PURCHASES.name: 0}
+    committed = app.monitor.tp_committed_offsets
+    for place in app.consumer.assignment():
+        end = app.consumer.highwater(place)
+        if place.topic in lag and end is not None and place in committed:
+            lag[place.topic] += max(0, end - committed[place])
+    for topic, records in lag.items():
+        metrics.LEARNER_LAG.labels(topic).set(records)
+    oldest_ms = buffer.oldest_ms()
+    metrics.LEARNER_LAG_SECONDS.set(0.0 if oldest_ms is None else max(0, now_ms() - oldest_ms) / 1000)
+    metrics.LEARNER_WAITING.set(buffer.waiting)
 
 
 def _release(app: faust.App, examples: Sequence[Example]) -> None:

@@ -1,13 +1,26 @@
-"""Prometheus metrics of the parts, and the small HTTP server on which each part shows them."""
+"""Prometheus metrics of the parts, and the small HTTP server on which each part shows them.
+
+Names follow Prometheus' conventions: base units as suffix (`_seconds`, `_records`), `_total` for counters. What the process itself
+uses (`process_cpu_seconds_total`, `process_resident_memory_bytes`, ...) comes from the client library.
+"""
 
 import json
+import platform
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
 
+# What the freshness goals in deploy/prometheus/ count by: the share of a histogram up to a bound of its own is exact.
+GOAL_BOUNDS_S = (0.25, 1.0, 5.0)
 # Fine steps of 1.2 from 0.5 ms to about 2 minutes, so that a p99 read off the buckets is right to a fifth.
-LATENCY_BUCKETS = tuple(0.0005 * 1.2**step for step in range(68))
+LATENCY_BUCKETS = tuple(sorted([0.0005 * 1.2**step for step in range(68)] + list(GOAL_BOUNDS_S)))
+
+BUILD = Gauge("headrace_build_info", "Always 1; which part this is, and what runs it", ["component", "version", "python"])
+READY = Gauge("headrace_ready", "1 while this part is ready to work, as /readyz says")
+LOGGED = Counter("headrace_log_messages", "Log lines of this level or worse than info", ["level"])
 
 EVENTS = Counter("headrace_feature_events", "Events folded into feature rows")
 REPLAYED = Counter("headrace_feature_events_replayed", "Events read again and passed over, since their row holds them already")
@@ -34,6 +47,9 @@ VERSIONS_ARCHIVED = Counter("headrace_archive_versions", "Row versions put into 
 VERSIONS_MISSED = Counter("headrace_archive_versions_missed", "Row versions compacted away before they were archived", ["view"])
 FEATURE_FRESHNESS = Histogram("headrace_feature_freshness_seconds", "Publish to readable in the online store", buckets=LATENCY_BUCKETS)
 
+ARCHIVE_LAG = Gauge("headrace_archive_lag_records", "Records published and not yet read by this archiver, by topic", ["topic"])
+RECOMMENDER_LAG = Gauge("headrace_recommender_lag_records", "Rows published and not yet taken in by this recommender")
+PUBLISHER_WAITING = Gauge("headrace_publisher_waiting_events", "Events handed over for publishing that are not acknowledged yet")
 RECOMMENDATIONS = Counter("headrace_recommendations", "Recommendations published")
 RECOMMENDATION_FRESHNESS = Histogram(
     "headrace_recommendation_freshness_seconds", "Event published to its recommendation acknowledged", buckets=LATENCY_BUCKETS
@@ -53,10 +69,26 @@ WEIGHTS_DELAY = Histogram(
 
 LEARNED = Counter("headrace_learned_events", "Events taken into training")
 SKIPPED = Counter("headrace_learner_events_skipped", "Events left out of training because the learner could not keep up")
+LEARNER_LAG = Gauge("headrace_learner_lag_records", "Records published and not yet learned or left out, by topic", ["topic"])
+LEARNER_LAG_SECONDS = Gauge(
+    "headrace_learner_lag_seconds", "Age since its publishing of the oldest event that waits to be learned; 0 for none"
+)
+LEARNER_WAITING = Gauge("headrace_learner_waiting_events", "Events that wait to be learned")
 ROUNDS = Counter("headrace_training_rounds", "Training rounds", ["trigger", "outcome"])
 ROUND = Histogram("headrace_training_round_seconds", "Time from taking up examples to published weights", buckets=LATENCY_BUCKETS)
 LOSS = Gauge("headrace_prequential_loss", "Mean loss of the Transformer on events that it has not learned yet")
 DRIFT_ALERTS = Counter("headrace_drift_alerts", "Drift alerts published", ["signal"])
+DRIFT_OPEN = Gauge("headrace_drift_episodes_open", "Episodes of drift that have begun and are not resolved", ["signal", "severity"])
+ALERTS_DELIVERED = Counter("headrace_alerts_delivered", "Drift alerts handed over to a bridge's target", ["target"])
+ALERTS_FAILED = Counter(
+    "headrace_alert_deliveries_failed", "Attempts to hand over a drift alert that failed; each is made again", ["target"]
+)
+
+
+def tell_build(component: str, ready: Callable[[], bool]) -> None:
+    """Say which part this process is, and let the metric of readiness ask `ready` at each scrape."""
+    BUILD.labels(component, version("headrace"), platform.python_version()).set(1)
+    READY.set_function(lambda: float(ready()))
 
 
 class MetricsServer:
@@ -65,6 +97,7 @@ class MetricsServer:
     def __init__(self, component: str, host: str, port: int) -> None:
         self.ready = threading.Event()
         ready = self.ready
+        tell_build(component, ready.is_set)
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:

@@ -3,7 +3,7 @@
 Whoever publishes an event draws, by `HEADRACE_TRACE_SAMPLE`, whether it is followed; the flag `sampled` of its `traceparent`
 (W3C Trace Context, section 3.2.2.5) then tells every part behind. So one share bounds the cost of all, and a part makes
 spans for followed events only. Spans go, in batches, to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names. Without it
-nothing is made, OpenTelemetry is not even loaded, and each function here costs the look at one variable.
+nothing is made, what makes spans is not even loaded, and each function here costs the look at one variable.
 """
 
 import random

@@ -12,7 +12,10 @@ from headrace.schemas.model_updates import Trigger
 
 @dataclass(frozen=True)
 class Example:
-    """One event, as the learner needs it. `receipt` is whatever its source wants back once it is done with."""
+    """One event, as the learner needs it. `receipt` is whatever its source wants back once it is done with.
+
+    `traceparent` is that of a followed event (`tracing.py`), and None for all others.
+    """
 
     shopper_id: str
     steps: tuple[HistoryEntry, ...]
@@ -21,6 +24,7 @@ class Example:
     source: str
     offset: int
     receipt: object = None
+    traceparent: str | None = None
 
 
 class ExampleBuffer:
@@ -62,6 +66,16 @@ class ExampleBuffer:
                 self._changed.notify()
         if dropped is not None:
             self.release([dropped])
+
+    @property
+    def waiting(self) -> int:
+        """How many examples wait."""
+        return len(self._waiting)
+
+    def oldest_ms(self) -> int | None:
+        """Return when the oldest waiting example was published, in milliseconds since 1970; None where none waits."""
+        with self._changed:
+            return self._waiting[0][1].published_ms if self._waiting else None
 
     def hurry(self, rounds: int) -> None:
         """Let the next `rounds` rounds begin sooner, since the shop has changed."""
