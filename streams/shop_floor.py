@@ -41,8 +41,13 @@ class Shop:
         for shopper in people:
             if draw.random() < MOVED:
                 shopper.world = 1
-                shopper.likes = _other_likes(draw, len(self.categories), shopper.likes)
+                shopper.likes = other_likes(draw, len(self.categories), shopper.likes)
                 shopper.own.clear()
+
+    def add_world(self, draw: random.Random) -> int:
+        """Draw one more set of rings and of what is popular; return its number, for `Shopper.world`."""
+        self.worlds.append(_World(draw, self.shelves))
+        return len(self.worlds) - 1
 
     def in_season(self, time_ms: int) -> list[float]:
         """Return each category's weight at the hour: seven times as much at its own hour as twelve hours away."""
@@ -59,7 +64,7 @@ class Shopper:
     def __init__(self, user_id: str, shop: Shop, draw: random.Random) -> None:
         self.user_id = user_id
         self.world = 0
-        self.likes = _other_likes(draw, len(shop.categories), ())
+        self.likes = other_likes(draw, len(shop.categories), ())
         self.own: list[int] = []
 
 
@@ -127,7 +132,7 @@ def _name(number: int, category: str, place: int) -> str:
     return f"{category}-{COLOURS[place % len(COLOURS)]}-{place // len(COLOURS):02d}"
 
 
-def _other_likes(draw: random.Random, categories: int, likes: Sequence[int]) -> list[int]:
+def other_likes(draw: random.Random, categories: int, likes: Sequence[int]) -> list[int]:
     """Return three liked categories, none of the former first two where there are enough."""
     candidates = [category for category in range(categories) if category not in likes[:2]]
     return draw.sample(candidates, min(3, len(candidates))) if candidates else list(likes)

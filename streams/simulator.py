@@ -8,7 +8,7 @@ import heapq
 import itertools
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from headrace.schemas.events import Click, Event, OrderLine, Purchase
@@ -42,12 +42,14 @@ def simulate(
     start_ms: int = DEFAULT_START_MS,
     until_ms: int | None = None,
     events_per_s: float = 2.0,
+    before: Callable[[int, random.Random, Shop, Sequence[Shopper]], None] | None = None,
 ) -> Iterator[Event]:
     """Yield events in the order of their times, from `start_ms` (2025-01-06T00:00Z, a Monday), about `events_per_s` of event time.
 
     Before the event of number `drift_at` (the first is 0) most shoppers' liked categories, and for them which item follows
-    which and which are popular, are drawn anew at once. The stream ends after `events` events, or before the first one
-    later than `until_ms` (set it to the clock where events must not lie in the future), or never.
+    which and which are popular, are drawn anew at once. `before` is called before each event with its number, the stream's random
+    source, the shop and its shoppers; what it changes there, changes what comes. The stream ends after `events` events, or before
+    the first one later than `until_ms` (set it to the clock where events must not lie in the future), or never.
 
     Raises ValueError where a size is too small: at least 10 items and 1 shopper.
     """
@@ -71,6 +73,8 @@ def simulate(
             heapq.heappush(agenda, (time_ms + 1 + int(gap_ms), next(ties), None))
         if number == drift_at and not shop.changed:
             shop.change_taste(draw, people)
+        if before is not None:
+            before(number, draw, shop, people)
         yield _step(draw, shop, session, f"sim-{seed}-{number}", time_ms)
         number += 1
         if session.steps_left > 0 or session.basket:
