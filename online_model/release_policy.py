@@ -1,0 +1,297 @@
+"""When a version is promoted and when it is rolled back: decided by how often lists of either lane held the next step's item.
+
+Both lanes answer at the same time and shoppers are split by a hash, so what changes in the shop changes for both. What is tested is
+whether a trial list is hit less often than a stable one, again and again as outcomes come in, by a test that allows for that: the
+difference of the two shares times its information is, under no difference, a Brownian motion at the time that the information counts
+(Jennison and Turnbull, "Group Sequential Methods", 2000, section 3.5), and against such a one a normal mixture over how much worse
+the trial might be is a supermartingale that exceeds 1/alpha at any time with a probability of at most alpha (Robbins, 1970; Howard,
+Ramdas, McAuliffe and Sekhon, "Time-uniform, nonparametric, nonasymptotic confidence sequences", 2021, proposition 6; for shares as
+here Johari, Koomen, Pekelis and Walsh, "Always valid inference", 2022). The variance of a share is reckoned with one hit and one
+miss more than were seen, and nothing is concluded before either lane has `fewest` lists.
+
+Evidence begins anew at each decision. So that a model that has turned bad late is not shielded by how good it was before, a further
+test begins each `restart_ms`; the k-th of a period is allowed 6/(pi k)^2 of half of alpha (their sum is alpha, by the union bound).
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+from headrace.online_model.release_state import ReleaseState
+from headrace.schemas import ModelUpdate, ReleaseOutcomes
+
+PRIOR_EFFECT = 0.1
+TESTS_ALIVE = 12
+
+
+@dataclass(frozen=True)
+class ReleaseRules:
+    """The policy's numbers.
+
+    `alpha` is the chance, between two decisions, that a trial lane that is not worse is rolled back all the same. A version is promoted
+    at most each `promote_every_ms`, once it has been on trial for `soak_ms`, lists by it or by those after it have met `lists` next
+    steps, and it is not behind by more than `doubt` standard errors. The trial lane gets `trial_share` of the shoppers, and after a
+    rollback `probation_share` until the next promotion.
+    """
+
+    alpha: float = 1e-3
+    fewest: int = 50
+    restart_ms: int = 10_000
+    promote_every_ms: int = 60_000
+    soak_ms: int = 10_000
+    lists: int = 500
+    doubt: float = 1.64
+    trial_share: float = 0.9
+    probation_share: float = 0.1
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be decided: the stable version from now on, why, and by what figures. A rollback withdraws up to `withdrawn_to`."""
+
+    action: Literal["start", "promote", "rollback"]
+    version: int
+    sha256: str
+    trial_share: float
+    reason: str
+    withdrawn_to: int = 0
+    evidence: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Counted:
+    """Lists that met a next step, and those of them that held its item."""
+
+    answered: int = 0
+    hits: int = 0
+
+    def add(self, answered: int, hits: int) -> None:
+        """Count more of them."""
+        self.answered += answered
+        self.hits += hits
+
+    @property
+    def share(self) -> float:
+        """The share of hits; 0 where there are no lists."""
+        return self.hits / self.answered if self.answered else 0.0
+
+    @property
+    def variance(self) -> float:
+        """The variance of the share, reckoned with one hit and one miss more."""
+        cautious = (self.hits + 1) / (self.answered + 2)
+        return cautious * (1 - cautious) / max(1, self.answered)
+
+
+@dataclass
+class LanePair:
+    """What was counted of both lanes since `since_ms`."""
+
+    since_ms: int
+    stable: Counted = field(default_factory=Counted)
+    trial: Counted = field(default_factory=Counted)
+
+    @property
+    def deficit(self) -> float:
+        """How far the trial's share of hits lies below the stable one's."""
+        return self.stable.share - self.trial.share
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the deficit."""
+        return math.sqrt(self.stable.variance + self.trial.variance)
+
+    def evidence(self) -> float:
+        """Return the logarithm of the evidence that the trial lane is worse: log(1/alpha) is significant at alpha at any time."""
+        variance = self.stable.variance + self.trial.variance
+        scale = 1.0 + PRIOR_EFFECT**2 / variance
+        z = PRIOR_EFFECT * (self.deficit / variance) / math.sqrt(scale)
+        return math.log(2.0) - 0.5 * math.log(scale) + 0.5 * z * z + _log_normal_below(z)
+
+
+class ReleasePolicy:
+    """Sees updates, outcomes and decisions in any order, and says what to decide next. It reads no clock."""
+
+    def __init__(self, rules: ReleaseRules | None = None) -> None:
+        self.rules = rules or ReleaseRules()
+        self.state = ReleaseState()
+        self.newest_version = 0
+        self.totals: dict[tuple[int, str], Counted] = {}
+        self._chain = _Chain()
+        self._decided_ms = 0
+        self._tests: deque[tuple[float, LanePair]] = deque()
+        self._begun = 0
+        # For each version that may be promoted, what was counted since it came.
+        self._candidates: dict[int, LanePair] = {}
+
+    def saw_update(self, update: ModelUpdate) -> None:
+        """Take in a manifest. Only versions that were published whole can be promoted, so that they can always be loaded again."""
+        self.newest_version = max(self.newest_version, update.version)
+        self._chain.add(update)
+        if update.kind == "snapshot" and update.version > self.state.stable_version:
+            self._candidates.setdefault(update.version, LanePair(update.created_ms))
+
+    def saw_decision(self, state: ReleaseState) -> None:
+        """Take in that a decision counts; evidence begins anew."""
+        self.state = state
+        self._chain.decided(state.stable_version)
+        self._decided_ms = state.newest.decided_ms if state.newest else 0
+        self._tests.clear()
+        self._begun = 0
+        self._candidates = {
+            version: pair for version, pair in self._candidates.items() if version > state.stable_version and self._stands(version)
+        }
+        self.totals = {key: counted for key, counted in self.totals.items() if key[0] >= state.stable_version}
+
+    def saw_outcomes(self, outcomes: ReleaseOutcomes) -> None:
+        """Count outcomes: stable lists by the stable version, and trial lists by versions that stand and are newer."""
+        if self.state.newest is None or outcomes.started_ms < self._decided_ms:
+            return
+        self._begin_test(outcomes.started_ms)
+        for seen in outcomes.versions:
+            self.totals.setdefault((seen.version, seen.lane), Counted()).add(seen.answered, seen.hits)
+            if seen.version == self.state.stable_version:
+                if seen.lane == "stable":
+                    for pair in (*(pair for _, pair in self._tests), *self._candidates.values()):
+                        pair.stable.add(seen.answered, seen.hits)
+            elif seen.version > self.state.stable_version and self._stands(seen.version):
+                for _, pair in self._tests:
+                    pair.trial.add(seen.answered, seen.hits)
+                for version, pair in self._candidates.items():
+                    if seen.version >= version:
+                        pair.trial.add(seen.answered, seen.hits)
+
+    def decide(self, now_ms: int) -> Decision | None:
+        """Return what to decide now; None where everything may stay as it is, or nothing but the stable version may answer."""
+        if self.state.newest is None:
+            return self._start()
+        if self.state.newest.pinned:
+            return None
+        return self._rollback() or self._promotion(now_ms)
+
+    def comparison(self) -> LanePair:
+        """Return what was counted of both lanes since the last decision."""
+        return self._tests[0][1] if self._tests else LanePair(self._decided_ms)
+
+    def _start(self) -> Decision | None:
+        whole = self._chain.whole
+        if not whole:
+            return None
+        version = max(whole)
+        share = self.rules.trial_share
+        return Decision("start", version, whole[version], share, "the first version that was published whole is the stable one")
+
+    def _rollback(self) -> Decision | None:
+        for allowed, pair in self._tests:
+            if min(pair.stable.answered, pair.trial.answered) < self.rules.fewest:
+                continue
+            found = pair.evidence()
+            if found > math.log(1.0 / allowed):
+                state = self.state
+                reason = (
+                    f"lists on trial were hit in {pair.trial.share:.1%} of {pair.trial.answered}, stable ones in {pair.stable.share:.1%} "
+                    f"of {pair.stable.answered}; evidence of {found:.1f} where {math.log(1.0 / allowed):.1f} is significant"
+                )
+                return Decision(
+                    "rollback",
+                    state.stable_version,
+                    state.stable_sha256,
+                    self.rules.probation_share,
+                    reason,
+                    max(self.newest_version, state.stable_version),
+                    _figures(pair) | {"evidence": found, "needed": math.log(1.0 / allowed)},
+                )
+        return None
+
+    def _promotion(self, now_ms: int) -> Decision | None:
+        if now_ms - self._decided_ms < self.rules.promote_every_ms:
+            return None
+        for version in sorted(self._candidates, reverse=True):
+            pair = self._candidates[version]
+            soaked = now_ms - pair.since_ms >= self.rules.soak_ms
+            if soaked and pair.trial.answered >= self.rules.lists and pair.deficit <= self.rules.doubt * pair.standard_error:
+                sha256 = self._chain.whole.get(version)
+                if sha256 is not None and self._stands(version):
+                    reason = (
+                        f"lists by it and those after it were hit in {pair.trial.share:.1%} of {pair.trial.answered}, "
+                        f"stable ones in {pair.stable.share:.1%} of {pair.stable.answered}"
+                    )
+                    return Decision("promote", version, sha256, self.rules.trial_share, reason, 0, _figures(pair))
+        return None
+
+    def _begin_test(self, now_ms: int) -> None:
+        if self._tests and now_ms - self._tests[-1][1].since_ms < self.rules.restart_ms:
+            return
+        if not self._tests:
+            allowed = self.rules.alpha / 2
+        else:
+            self._begun += 1
+            allowed = self.rules.alpha / 2 * 6 / (math.pi * self._begun) ** 2
+        self._tests.append((allowed, LanePair(now_ms)))
+        if len(self._tests) > TESTS_ALIVE:
+            # The one since the decision stays.
+            del self._tests[1]
+
+    def _stands(self, version: int) -> bool:
+        return self._chain.leads_to(version, self.state)
+
+
+class _Chain:
+    """Which version builds on which, and which were published whole."""
+
+    def __init__(self) -> None:
+        self.whole: dict[int, str] = {}
+        self._bases: dict[int, int] = {}
+        self._found: dict[int, bool] = {}
+
+    def add(self, update: ModelUpdate) -> None:
+        self._found.pop(update.version, None)
+        if update.kind == "delta":
+            self._bases[update.version] = update.base_version
+        else:
+            self.whole[update.version] = update.weights_sha256
+
+    def leads_to(self, version: int, state: ReleaseState) -> bool:
+        """Whether neither the version nor any that it builds on, down to the stable one, is withdrawn."""
+        way = []
+        while version not in self._found and version > state.stable_version and not state.withdraws(version):
+            way.append(version)
+            base = self._bases.get(version)
+            if base is None or base >= version:
+                break
+            version = base
+        if version in self._found:
+            stands = self._found[version]
+        elif version > state.stable_version:
+            # Withdrawn, not known, or where a chain begins; that may be a new one.
+            stands = not state.withdraws(version) and version in self.whole
+        else:
+            stands = version == state.stable_version
+        self._found |= dict.fromkeys(way, stands)
+        return stands
+
+    def decided(self, stable_version: int) -> None:
+        """Forget what was found by the former decisions, and what lies before the stable version."""
+        self._found.clear()
+        self._bases = {version: base for version, base in self._bases.items() if version >= stable_version}
+        self.whole = {version: name for version, name in self.whole.items() if version >= stable_version}
+
+
+def _figures(pair: LanePair) -> dict[str, float]:
+    return {
+        "stable_answered": float(pair.stable.answered),
+        "stable_hit_rate": pair.stable.share,
+        "trial_answered": float(pair.trial.answered),
+        "trial_hit_rate": pair.trial.share,
+        "deficit": pair.deficit,
+        "standard_error": pair.standard_error,
+        "since_ms": float(pair.since_ms),
+    }
+
+
+def _log_normal_below(z: float) -> float:
+    """Return the logarithm of the standard normal distribution function."""
+    if z > -30.0:
+        return math.log(max(0.5 * math.erfc(-z / math.sqrt(2.0)), 1e-300))
+    # Far down the erfc is 0; its leading term will do.
+    return -0.5 * z * z - math.log(-z * math.sqrt(2.0 * math.pi))
