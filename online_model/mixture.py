@@ -35,3 +35,11 @@ class Mixture:
         weights = self._weights[context]
         joint = weights * (chances + FLOOR)
         weights += self._rate * (joint / joint.sum() - weights)
+
+    def learned(self) -> NDArray[np.float64]:
+        """Return a copy of all weights, (contexts, parts)."""
+        return self._weights.copy()
+
+    def take_up(self, weights: NDArray[np.float64]) -> None:
+        """Put weights that were learned elsewhere, (contexts, parts), in place of these."""
+        self._weights[:] = weights

@@ -48,6 +48,8 @@ class RankingNetwork:
         self._square = np.zeros_like(self._weights)
         self._waiting = 0
         self._steps = 0
+        # Steps since the optimizer's means began at nothing.
+        self._since = 0
         self._replayed = replayed
         self._remembered = remembered
         self._old: list[tuple[NDArray[np.float16], int]] = []
@@ -74,6 +76,20 @@ class RankingNetwork:
                 old, chosen = self._old[number]
                 self._take_in(old.astype(np.float32), chosen)
         self._keep(features, came)
+
+    def learned(self) -> Floats:
+        """Return a copy of the running mean of all weights, by which it answers, (weights,)."""
+        return self._mean_weights.copy()
+
+    def take_up(self, weights: Floats, steps: int) -> None:
+        """Put weights that were learned elsewhere in `steps` steps, (weights,), in place of these, and go on learning from there."""
+        self._weights[:] = weights
+        self._mean_weights[:] = weights
+        for state in (self._moment, self._square, self._gradient):
+            state[:] = 0.0
+        self._waiting = 0
+        self._steps = steps
+        self._since = 0
 
     def _keep(self, features: Floats, came: int) -> None:
         # What lies beyond half precision (a feature of 65,504) is no feature but an accident.
@@ -106,11 +122,12 @@ class RankingNetwork:
         self._gradient[:] = 0.0
         self._waiting = 0
         self._steps += 1
-        steps = self._steps
-        rate = self._rate * min(1.0, steps / 100) * max(0.1, (1.0 + steps / 1000) ** -0.5)
+        self._since += 1
+        steps, since = self._steps, self._since
+        rate = self._rate * min(1.0, since / 100) * max(0.1, (1.0 + steps / 1000) ** -0.5)
         self._moment += 0.1 * (gradient - self._moment)
         self._square += 0.001 * (gradient * gradient - self._square)
-        direction = self._moment / (1.0 - 0.9**steps) / (np.sqrt(self._square / (1.0 - 0.999**steps)) + 1e-6)
+        direction = self._moment / (1.0 - 0.9**since) / (np.sqrt(self._square / (1.0 - 0.999**since)) + 1e-6)
         self._weights -= np.float32(rate) * (direction + np.float32(self._decay) * self._weights)
         share = max(1.0 / self._averaged_over, 1.0 / (1.0 + steps))
         self._mean_weights += np.float32(share) * (self._weights - self._mean_weights)
