@@ -10,13 +10,16 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
+from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from headrace.schemas.topics import CLICKS, MODEL_UPDATES, MODEL_WEIGHTS, PURCHASES, USER_FEATURES
 from headrace.streams.broker import TopicMissing, require_broker
+from headrace.streams.dashboard.dashboard import Dashboard
+from headrace.streams.dashboard.routes import router as dashboard_router
 from headrace.streams.gateway_docs import with_components
 from headrace.streams.gateway_parts import GatewayParts
 from headrace.streams.gateway_problems import add_problems
@@ -34,16 +37,22 @@ class GatewayFailed(RuntimeError):
     """The gateway ended without being asked to."""
 
 
-def create_app(bootstrap: str, redis_url: str, device: str) -> FastAPI:
-    """Return the application. Its parts are built when it starts, and it does not start without the broker and its topics."""
+def create_app(bootstrap: str, redis_url: str, device: str, signals_url: str = "") -> FastAPI:
+    """Return the application. Its parts are built when it starts, and it does not start without the broker and its topics.
+
+    At `signals_url` the dashboard asks for the states of the watched signals; it does without where that is empty.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         parts = app.state.parts = GatewayParts(bootstrap, redis_url, device)
+        dashboard = app.state.dashboard = Dashboard(bootstrap, parts, signals_url)
         parts.start()
+        dashboard.start()
         try:
             yield
         finally:
+            await asyncio.to_thread(dashboard.stop)
             await asyncio.to_thread(parts.stop)
 
     app = _Application(
@@ -55,6 +64,7 @@ def create_app(bootstrap: str, redis_url: str, device: str) -> FastAPI:
         redoc_url=None,
     )
     app.include_router(router)
+    app.include_router(dashboard_router)
     app.add_middleware(HttpMetrics)
     add_problems(app)
     return app
@@ -81,7 +91,7 @@ def run_gateway(
         config = uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, http="httptools", timeout_graceful_shutdown=DRAIN_S
         )
-        server = uvicorn.Server(config)
+        server = _Server(config)
         server.run(sockets=[listening])
     if not server.started or not stop.is_set():
         raise GatewayFailed("the gateway did not start, or ended by itself; the log tells why")
@@ -95,6 +105,15 @@ def _listen(host: str, port: int) -> socket.socket:
         raise OSError(
             f"cannot listen on {host}:{port} ({error.strerror or error}); set HEADRACE_GATEWAY_HOST and HEADRACE_GATEWAY_PORT"
         ) from error
+
+
+class _Server(uvicorn.Server):
+    def handle_exit(self, number: int, frame: FrameType | None) -> None:
+        """End the streams of the dashboard, which would never end by themselves, and then as uvicorn does."""
+        state = cast(FastAPI, self.config.app).state
+        if (dashboard := getattr(state, "dashboard", None)) is not None:
+            dashboard.board.close()
+        super().handle_exit(number, frame)
 
 
 class _Application(FastAPI):

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from headrace.schemas import Click, Purchase
+from headrace.streams.dashboard.messages import Frame, History
 from headrace.streams.gateway_messages import (
     EventsAnswer,
     FeaturesAnswer,
@@ -33,6 +34,8 @@ MESSAGES: tuple[type[Struct], ...] = (
     FeaturesAnswer,
     Problem,
     Health,
+    Frame,
+    History,
 )
 JSON = "application/json"
 

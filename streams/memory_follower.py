@@ -3,10 +3,11 @@
 import logging
 import random
 import threading
+from collections.abc import Callable, Sequence
 
 from confluent_kafka import Message
 
-from headrace.online_model.ranker import Ranker
+from headrace.online_model.ranker import Foreseen, Ranker
 from headrace.schemas import InvalidMessage, UserRow, decode
 from headrace.schemas.topics import USER_FEATURES
 from headrace.streams import kafka, metrics
@@ -22,7 +23,8 @@ class MemoryFollower:
     """Reads all user rows from the beginning, outside of any group, and teaches them to the ranker.
 
     `caught_up` is set once the rows that were there at the start are learned. One row of each later batch also teaches the
-    mixture, so that its weights are those of a ranker that answers, whatever the number of processes.
+    mixture, so that its weights are those of a ranker that answers, whatever the number of processes; `watch` is told of it, and
+    of the batch's newest row with the time at which that was written.
     """
 
     def __init__(self, bootstrap: str, client_id: str, ranker: Ranker) -> None:
@@ -31,6 +33,7 @@ class MemoryFollower:
         self._random = random.Random(1)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="memories", daemon=True)
+        self.watch: Callable[[int, UserRow, Sequence[Foreseen]], None] = lambda written_ms, row, tested: None
         self.caught_up = threading.Event()
         self.failure: BaseException | None = None
         self._consumer = kafka.consumer(bootstrap, client_id, patience_ms=PATIENCE_MS)
@@ -52,9 +55,11 @@ class MemoryFollower:
     def step(self, timeout_s: float) -> int:
         """Learn the rows that are there, waiting up to `timeout_s` for the first; return the number of records."""
         records = kafka.next_batch(self._consumer, LARGEST_BATCH, timeout_s)
-        rows = [row for row in map(self._row, records) if row is not None]
-        if rows and self.caught_up.is_set():
-            self._ranker.test_then_learn([self._random.choice(rows)])
+        read = [(record, row) for record in records if (row := self._row(record)) is not None]
+        rows = [row for _, row in read]
+        if read and self.caught_up.is_set():
+            tested = self._ranker.test_then_learn([self._random.choice(rows)])
+            self.watch(read[-1][0].timestamp()[1], read[-1][1], tested)
         for row in rows:
             self._ranker.learn(row)
         for record in records:

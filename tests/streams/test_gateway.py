@@ -388,6 +388,7 @@ def test_the_openapi_document_describes_the_answers_that_are_given(client: httpx
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
         *("/v1/events", "/v1/recommendations/{user_id}", "/v1/predict", "/v1/features"),
+        *("/v1/dashboard/stream", "/v1/dashboard/history"),
         *("/healthz", "/readyz"),
     }
     named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))

@@ -1,0 +1,78 @@
+// Episodes of drift with their causes, and how each watched signal stands, then and now.
+
+import { fill, make } from "./dom.js";
+import { ago, count, several, short, share } from "./format.js";
+import { histogram } from "./small-charts.js";
+
+const SHOWN = 6;
+const CAUSES = 4;
+const find = (id) => document.getElementById(id);
+const segment = (parts) => Object.entries(parts ?? {}).map(([name, value]) => `${name} ${value}`).join(", ");
+
+export class DriftPanel {
+  show(state) {
+    const episodes = state.drift?.episodes ?? [];
+    const host = find("episodes");
+    if (!episodes.length) host.replaceChildren(make("p", { class: "empty" }, "No drift has been reported."));
+    else host.replaceChildren(...episodes.slice(0, SHOWN).map((one) => episode(one, state.clockMs())), rest(episodes.length - SHOWN));
+  }
+
+  showSignals(state) {
+    const host = find("signals");
+    if (!state.signals) {
+      host.replaceChildren(make("p", { class: "empty" }, "Not reported: nobody tells how the watched signals stand."));
+      return;
+    }
+    const body = make("tbody");
+    const heads = ["Signal", "State", "Before", "Now", "Then and now"].map((name, place) => make("th", { scope: "col", class: place > 1 && place < 4 ? "n" : "" }, name));
+    fill(body, state.signals.signals.map(signal));
+    const table = make("table", { class: "plain" }, make("thead", {}, make("tr", {}, ...heads)), body);
+    host.replaceChildren(make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Watched signals" }, table));
+  }
+}
+
+function episode(one, clockMs) {
+  const others = one.signals.filter((name) => name !== one.signal);
+  const where = segment(one.segment);
+  const moved = `${short(one.level_before)} → ${short(one.level_after)}`;
+  const causes = one.causes.slice(0, CAUSES).map((cause) => {
+    const bar = make("i", { class: "meter" }, make("i"));
+    bar.firstChild.style.width = `${Math.round(100 * Math.max(0, Math.min(1, cause.share)))}%`;
+    const place = segment(cause.segment);
+    return make("li", {}, make("span", {}, cause.signal + (place ? ` (${place})` : "")), bar, make("small", {}, `${share(cause.share, 0)}; ${short(cause.level_before)} → ${short(cause.level_after)}`));
+  });
+  const reactions = one.reactions.map((reaction) => {
+    const quality = [reaction.quality_before, reaction.quality_at, reaction.quality_after].map((value) => share(value));
+    return make("li", {}, `${reaction.name}: ${reaction.state}`, make("small", {}, ` foreseen before, at, after: ${quality.join(", ")}`));
+  });
+  const known = one.known_episode ? `; known: like ${one.known_episode}` : "";
+  return make(
+    "article",
+    { class: "episode", "data-state": one.state, "data-episode": one.episode_id },
+    make("header", {}, make("h3", {}, one.signal), make("em", { class: `tag ${one.state === "resolved" ? "resolved" : one.severity}` }, one.state === "resolved" ? "resolved" : one.severity), make("span", { class: "moved" }, moved)),
+    make("p", {}, `Seen by ${one.detector} ${ago(Math.max(0, clockMs - one.started_ms))} at version ${one.model_version}${where ? `, in ${where}` : ""}${others.length ? `, with ${several(others.length, "other signal")}: ${others.slice(0, 4).join(", ")}` : ""}${known}.`),
+    causes.length ? make("ol", { class: "causes", "aria-label": "Causes, the strongest first" }, ...causes) : null,
+    reactions.length ? make("ul", { class: "reactions" }, ...reactions) : make("p", { class: "reaction" }, one.reaction),
+    one.picture && /^\/[^/]/.test(one.picture) ? make("p", {}, make("a", { href: one.picture }, "Picture")) : null,
+  );
+}
+
+function rest(number) {
+  return number > 0 ? make("p", { class: "empty" }, `and ${count(number)} earlier`) : make("span");
+}
+
+function signal(one) {
+  const where = segment(one.segment);
+  const then = one.histogram ? histogram(one.histogram, `${one.signal}: ${described(one.histogram)}`) : "not reported";
+  return [
+    { text: where ? `${one.signal} (${where})` : one.signal, header: true },
+    { text: make("em", { class: `tag signal-${one.state.replace(" ", "-")}` }, one.state) },
+    { text: short(one.level_before), class: "n" },
+    { text: short(one.level_now), class: "n" },
+    { text: then, class: "hist" },
+  ];
+}
+
+function described({ names, edges, then, now }) {
+  return now.map((value, place) => `${names?.[place] ?? (edges?.length ? `from ${short(edges[place])}` : place + 1)}: then ${share(then[place], 0)}, now ${share(value, 0)}`).join("; ");
+}
