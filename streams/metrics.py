@@ -60,6 +60,12 @@ PREQUENTIAL_HITS = Counter("headrace_prequential_hits", "Of these, those whose i
 MODEL_VERSION = Gauge("headrace_model_version", "The version of the weights that answer")
 SWAPS = Counter("headrace_weight_swaps", "Weights swapped in")
 SWAPS_REFUSED = Counter("headrace_weight_updates_refused", "Updates that were not taken in", ["reason"])
+RELEASES_SKIPPED = Counter("headrace_releases_skipped", "Decisions on model-releases that do not count", ["reason"])
+STABLE_VERSION = Gauge("headrace_stable_version", "The version that answers whoever is not on trial")
+LANE_ANSWERS = Counter("headrace_lane_answers", "Lists made by either lane of weights", ["lane"])
+LANE_OUTCOMES = Counter("headrace_lane_outcomes", "Lists that met a next step", ["lane"])
+LANE_HITS = Counter("headrace_lane_hits", "Of these, those that held its item", ["lane"])
+RELEASES = Counter("headrace_releases", "Decisions made by the release manager", ["action"])
 WEIGHTS_FRESHNESS = Histogram(
     "headrace_weights_freshness_seconds", "Event published to its effect in served weights", buckets=LATENCY_BUCKETS
 )

@@ -143,7 +143,8 @@ class WeightsFollower:
         snapshots = [
             place for place, update in enumerate(known) if update.kind == "snapshot" and (limit is None or update.version <= limit)
         ]
-        snapshot = max(snapshots, default=None)
+        # After a rollback the stable version comes whole once more; whoever wants an older version begins before what was withdrawn.
+        snapshot = max(snapshots, key=lambda place: place if limit is None else (known[place].version, -place), default=None)
         self._manifests = known[snapshot:] if snapshot is not None else []
         self._behind = len(self._manifests)
         first = self._manifests[0].payload_offset if self._manifests else high
