@@ -50,6 +50,7 @@ class Part(StrEnum):
     RECOMMENDER = "recommender"
     GATEWAY = "gateway"
     ARCHIVER = "archiver"
+    ALERT_BRIDGE = "alert-bridge"
 
 
 def main() -> None:
@@ -148,13 +149,16 @@ def publish(
     from msgspec.structs import asdict
 
     from headrace.deploy.publish_command import Replay, publish_file
+    from headrace.streams import tracing
 
     bootstrap = _bootstrap(kafka)
     plain = plain or not sys.stderr.isatty()
     replay = Replay(file.name)
+    tracing.set_up("publisher", share=Settings.load().trace_sample)
     try:
         publish_file(file, bootstrap, replay, rate=rate, limit=limit, open_sessions=open_sessions, seed=seed, plain=plain)
     finally:
+        tracing.shut_down()
         if replay.seconds > 0:
             typer.echo(replay.line())
         if json_file is not None:

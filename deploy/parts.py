@@ -2,15 +2,21 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from headrace.deploy.settings import Settings
+from headrace.streams import tracing
 from headrace.streams.lifetime import collect_garbage_seldom, log_as_json, stop_on_signals
 
 
 def run_part(name: str, settings: Settings) -> None:
     """Run one part until SIGTERM or SIGINT. Raises what ends it otherwise."""
-    log_as_json(name, settings.log_level)
-    PARTS[name](settings)
+    log_as_json(name, settings.log_level, settings.instance)
+    tracing.set_up(name, settings.instance, share=settings.trace_sample)
+    try:
+        PARTS[name](settings)
+    finally:
+        tracing.shut_down()
 
 
 def _feature_worker(settings: Settings) -> None:
@@ -51,6 +57,20 @@ def _archiver(settings: Settings) -> None:
     Archiver(settings.kafka, settings.archive, settings.instance).run(stop_on_signals(), ready)
 
 
+def _alert_bridge(settings: Settings) -> None:
+    from headrace.streams.alert_bridge import COMPONENT, AlertBridge
+    from headrace.streams.alert_targets import Alertmanager, SlackWebhook, Target
+
+    targets: list[Target] = []
+    if settings.alertmanager_url:
+        targets.append(Alertmanager(settings.alertmanager_url))
+    if settings.slack_webhook_file:
+        targets.append(SlackWebhook(Path(settings.slack_webhook_file)))
+    # Built first: without a target it ends at once, and says what to set.
+    bridge = AlertBridge(settings.kafka, targets, settings.home / COMPONENT, settings.instance)
+    bridge.run(stop_on_signals(), _metrics(COMPONENT, settings))
+
+
 def _metrics(component: str, settings: Settings) -> threading.Event:
     from headrace.streams.metrics import MetricsServer
 
@@ -63,6 +83,7 @@ PARTS: dict[str, Callable[[Settings], None]] = {
     "recommender": _recommender,
     "gateway": _gateway,
     "archiver": _archiver,
+    "alert-bridge": _alert_bridge,
 }
 # What `headrace demo` starts: the archive is for training, and nothing waits for it.
 DEMO_PARTS = ("feature-worker", "learner", "recommender", "gateway")

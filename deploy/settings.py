@@ -32,6 +32,8 @@ class Settings:
     `trusted_keys`, the folder of public keys, and `weight_store`, a folder or s3://bucket/prefix for snapshots of weights.
     `metrics_port` 0 means any free port. `instance` names this process among its like and stays over restarts: a part that
     was killed then takes up its partitions at once, not when its session has run out. No two may have the same.
+    `trace_sample` is the share of published events that are followed by traces. The alert bridge posts to the Alertmanager at
+    `alertmanager_url`, and to the Slack-style webhook whose URL, a secret, is in the file `slack_webhook_file`.
     """
 
     kafka: str = "127.0.0.1:9092"
@@ -49,6 +51,9 @@ class Settings:
     signing_key: Path = Path(_IN_HOME)
     trusted_keys: Path = Path(_IN_HOME)
     weight_store: str = _IN_HOME
+    trace_sample: float = 0.0
+    alertmanager_url: str = ""
+    slack_webhook_file: str = ""
 
     def __post_init__(self) -> None:
         places = {"archive": "archive", "signing_key": "keys/signing.pem", "trusted_keys": "keys/trusted", "weight_store": "weights"}
@@ -145,6 +150,19 @@ def _folder_or_bucket(variable: str, value: str) -> str:
     return value
 
 
+def _http_url(variable: str, value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(variable, value, "a URL such as http://127.0.0.1:9093")
+    return value
+
+
+def _share(variable: str, value: str) -> float:
+    if not re.fullmatch(r"0|1|[01]?\.\d+", value) or float(value) > 1:
+        raise SettingsError(variable, value, "a share from 0 to 1")
+    return float(value)
+
+
 def _device(variable: str, value: str) -> Device:
     if value not in ("auto", "cpu", "cuda"):
         raise SettingsError(variable, value, "auto, cpu or cuda")
@@ -177,6 +195,9 @@ _READ: dict[str, Callable[[str, str], Any]] = {
     "device": _device,
     "log_level": _log_level,
     "instance": _instance,
+    "trace_sample": _share,
+    "alertmanager_url": _http_url,
+    "slack_webhook_file": lambda variable, value: str(_file(variable, value)),
     "signing_key": _file,
     "trusted_keys": _folder,
     "weight_store": _folder_or_bucket,

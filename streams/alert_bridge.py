@@ -36,6 +36,10 @@ FORGOTTEN_AFTER_MS = 24 * 3_600_000
 REMEMBERED = 1000
 
 
+class NoTarget(ValueError):
+    """A bridge leads nowhere."""
+
+
 class Episode(Struct):
     """An open episode: its first and its newest alert."""
 
@@ -63,9 +67,9 @@ class AlertBridge:
         *,
         first_wait_s: float = FIRST_WAIT_S,
     ) -> None:
-        """Raises ValueError without a target; OSError where `folder` cannot be written."""
+        """Raises NoTarget; OSError where `folder` cannot be written."""
         if not targets:
-            raise ValueError("no target for alerts is set; set HEADRACE_ALERTMANAGER_URL, HEADRACE_SLACK_WEBHOOK_FILE or both")
+            raise NoTarget("no target for alerts is set; set HEADRACE_ALERTMANAGER_URL, HEADRACE_SLACK_WEBHOOK_FILE or both")
         self._targets = targets
         self._clock = clock
         self._first_wait_s = self._wait_s = first_wait_s

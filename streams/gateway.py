@@ -17,11 +17,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from headrace.schemas.topics import CLICKS, MODEL_UPDATES, MODEL_WEIGHTS, PURCHASES, USER_FEATURES
+from headrace.streams import metrics
 from headrace.streams.broker import TopicMissing, require_broker
 from headrace.streams.dashboard.dashboard import Dashboard
 from headrace.streams.dashboard.routes import router as dashboard_router
 from headrace.streams.gateway_docs import with_components
-from headrace.streams.gateway_parts import GatewayParts
+from headrace.streams.gateway_parts import COMPONENT, GatewayParts
 from headrace.streams.gateway_problems import add_problems
 from headrace.streams.gateway_routes import router
 from headrace.streams.http_metrics import HttpMetrics
@@ -46,6 +47,8 @@ def create_app(bootstrap: str, redis_url: str, device: str, signals_url: str = "
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         parts = app.state.parts = GatewayParts(bootstrap, redis_url, device)
+        metrics.tell_build(COMPONENT, lambda: _is_ready(parts))
+        metrics.PUBLISHER_WAITING.set_function(lambda: parts.publisher.waiting)
         dashboard = app.state.dashboard = Dashboard(bootstrap, parts, signals_url)
         parts.start()
         dashboard.start()
@@ -95,6 +98,11 @@ def run_gateway(
         server.run(sockets=[listening])
     if not server.started or not stop.is_set():
         raise GatewayFailed("the gateway did not start, or ended by itself; the log tells why")
+
+
+def _is_ready(parts: GatewayParts) -> bool:
+    """Whether memories and weights are loaded and followed; unlike /readyz it asks no broker."""
+    return parts.live.follower.caught_up.is_set() and parts.memories.caught_up.is_set() and not parts.failures()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -37,6 +37,9 @@ def test_each_field_is_read_from_the_variable_of_its_name() -> None:
         "HEADRACE_SIGNING_KEY": "/keys/mine.pem",
         "HEADRACE_TRUSTED_KEYS": "/keys/trusted",
         "HEADRACE_WEIGHT_STORE": "s3://id:secret@bucket/weights?region=eu-west-1",
+        "HEADRACE_TRACE_SAMPLE": "0.25",
+        "HEADRACE_ALERTMANAGER_URL": "https://on-call:secret@a.example/alerts",
+        "HEADRACE_SLACK_WEBHOOK_FILE": "/run/secrets/slack",
     }
     settings = Settings.load(variables)
     assert settings == Settings(
@@ -55,10 +58,14 @@ def test_each_field_is_read_from_the_variable_of_its_name() -> None:
         Path("/keys/mine.pem"),
         Path("/keys/trusted"),
         "s3://id:secret@bucket/weights?region=eu-west-1",
+        0.25,
+        "https://on-call:secret@a.example/alerts",
+        "/run/secrets/slack",
     )
     assert settings.shown() == variables | {
         "HEADRACE_REDIS": "rediss://user:***@r.example:6380/2",
         "HEADRACE_WEIGHT_STORE": "s3://id:***@bucket/weights?region=eu-west-1",
+        "HEADRACE_ALERTMANAGER_URL": "https://on-call:***@a.example/alerts",
         "HEADRACE_GATEWAY_PORT": 80,
         "HEADRACE_METRICS_PORT": 9100,
         "HEADRACE_LOG_LEVEL": "debug",
@@ -98,6 +105,10 @@ def test_archive_keys_and_weights_lie_in_the_home_unless_told_otherwise() -> Non
         ("HEADRACE_METRICS_PORT", "-1"),
         ("HEADRACE_DEVICE", "gpu"),
         ("HEADRACE_LOG_LEVEL", "loud"),
+        ("HEADRACE_TRACE_SAMPLE", "1.5"),
+        ("HEADRACE_TRACE_SAMPLE", "10%"),
+        ("HEADRACE_ALERTMANAGER_URL", "alertmanager:9093"),
+        ("HEADRACE_SLACK_WEBHOOK_FILE", str(Path(__file__).parent)),
     ],
 )
 def test_a_bad_value_is_told_with_variable_value_and_what_was_expected(variable: str, value: str) -> None:

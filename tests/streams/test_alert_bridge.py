@@ -16,7 +16,7 @@ from headrace.schemas import DriftAlert, wire
 from headrace.schemas.topics import DRIFT_ALERTS
 from headrace.streams import alert_bridge
 from headrace.streams import kafka as clients
-from headrace.streams.alert_bridge import AlertBridge
+from headrace.streams.alert_bridge import AlertBridge, NoTarget
 from headrace.streams.alert_targets import Alertmanager, BadTarget, SlackWebhook, Target
 from headrace.streams.subscriber import Subscriber
 
@@ -177,7 +177,7 @@ def test_a_bridge_that_is_new_tells_nobody_of_last_month_but_knows_what_is_open(
 
 
 def test_a_bridge_without_a_target_or_with_a_bad_one_says_what_to_set(kafka: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="set HEADRACE_ALERTMANAGER_URL, HEADRACE_SLACK_WEBHOOK_FILE or both"):
+    with pytest.raises(NoTarget, match="set HEADRACE_ALERTMANAGER_URL, HEADRACE_SLACK_WEBHOOK_FILE or both"):
         bridge(kafka, tmp_path)
     with pytest.raises(BadTarget, match="HEADRACE_ALERTMANAGER_URL"):
         Alertmanager("file:///etc/passwd")
