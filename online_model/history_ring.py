@@ -27,11 +27,16 @@ class KeptHistories:
 
     def without_rows(self, first: int, others: Numbers) -> "KeptHistories":
         """Return those that name no item row of `first` or more, and none of `others`."""
+        return self.only(self.names_only(first, others))
+
+    def names_only(self, first: int, others: Numbers) -> Mask:
+        """Return which name no item row of `first` or more, and none of `others`, (histories,)."""
         rows = self.numbers[:, :, 0]
         named = rows.max(axis=1, initial=0) >= first
         if len(others):
             named |= np.isin(rows, others).any(axis=1)
-        return self.only(~named)
+        found: Mask = ~named
+        return found
 
 
 class HistoryRing:

@@ -1,0 +1,84 @@
+"""How often each item is shown: the share of the lists of a fixed panel of shoppers that it stands in."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headrace.online_model.history_ring import KeptHistories
+from headrace.online_model.step_batch import UNKNOWN, StepBatch, as_batch
+from headrace.online_model.transformer import NextItemTransformer, last_vectors
+
+LISTED = 20
+NEAR = 60
+HISTORIES_AT_ONCE = 16
+
+Counts = NDArray[np.int64]
+
+
+class Panel:
+    """Histories, and for each the items that can come into its list: the `NEAR` best of the weights at hand, and all that change.
+
+    So a candidate is asked for some thousand items, however many there are. An item that is neither cannot overtake 40 others in many
+    lists by a change of the dense weights alone that passes for one of a single round.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: NextItemTransformer, histories: KeptHistories, items: int) -> None:
+        self._steps = _last_steps(histories, model.shape.length)
+        self._size = len(histories)
+        vectors = last_vectors(model, self._steps) if self._size else torch.zeros(0, model.shape.width)
+        units = model.unit_items(torch.arange(items))
+        near = [_best(vectors[first : first + HISTORIES_AT_ONCE] @ units.T, NEAR) for first in range(0, self._size, HISTORIES_AT_ONCE)]
+        self._near = torch.cat(near) if near else torch.zeros(0, 0, dtype=torch.int64)
+        self._asked = self._near
+
+    def __len__(self) -> int:
+        return self._size
+
+    @torch.no_grad()
+    def counts(self, model: NextItemTransformer, touched: Tensor) -> Counts:
+        """Return how many of the lists each row of the table is in by the weights of `model`, (capacity,).
+
+        `touched` are the rows that have changed since the panel was made or `keep` was called, (rows,), each once.
+        """
+        counts: Counts = np.zeros(model.capacity, np.int64)
+        if not self._size:
+            return counts
+        vectors = last_vectors(model, self._steps)
+        near = (model.unit_items(self._near) @ vectors.unsqueeze(2)).squeeze(2)
+        # What is near and has changed as well is counted once, among the changed.
+        near = near.masked_fill(torch.isin(self._near, touched) | (self._near == UNKNOWN), float("-inf"))
+        changed = (vectors @ model.unit_items(touched).T).masked_fill((touched == UNKNOWN)[None], float("-inf"))
+        scores, rows = torch.cat([near, changed], dim=1), torch.cat([self._near, touched.expand(self._size, -1)], dim=1)
+        best = _best(scores, NEAR)
+        self._asked = rows.gather(1, best).masked_fill(scores.gather(1, best).isneginf(), UNKNOWN)
+        np.add.at(counts, self._asked[:, :LISTED].numpy().ravel(), 1)
+        counts[UNKNOWN] = 0
+        return counts
+
+    def keep(self) -> None:
+        """Go on from the weights that were asked last: they are the ones at hand now."""
+        self._near = self._asked
+
+
+def grown_items(now: Counts, before: Counts, times: float, allowed: float) -> Mapping[int, tuple[int, int]]:
+    """Return the rows that are in more than `times` as many lists as `before` and `allowed` more, with both numbers."""
+    known = np.zeros_like(now)
+    known[: len(before)] = before
+    places = np.nonzero(now > times * known + allowed)[0]
+    return {int(row): (int(now[row]), int(known[row])) for row in places}
+
+
+def _last_steps(histories: KeptHistories, length: int) -> StepBatch:
+    """Return the last `length` steps of each history, as they are seen when a list is asked for."""
+    starts = np.maximum(histories.lengths - length, 0)
+    width = min(length, histories.numbers.shape[1])
+    places = np.minimum(starts[:, None] + np.arange(width), histories.numbers.shape[1] - 1)
+    return as_batch(histories.numbers[np.arange(len(histories))[:, None], places], histories.lengths - starts)
+
+
+def _best(scores: Tensor, wanted: int) -> Tensor:
+    return scores.topk(min(wanted, scores.shape[1]), dim=1).indices

@@ -1,0 +1,34 @@
+"""The newest events that are kept from learning to judge by, and what the live weights make of each."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.online_model.history_ring import HistoryRing, KeptHistories
+from headrace.online_model.step_batch import Numbers
+
+
+class HeldBack(HistoryRing):
+    """A ring of histories; `live_losses` (capacity,) has the loss of each by the live weights, NaN where it is not known yet."""
+
+    def __init__(self, capacity: int, length: int) -> None:
+        super().__init__(capacity, length)
+        self.live_losses: NDArray[np.float64] = np.full(capacity, np.nan)
+
+    def add(self, histories: KeptHistories) -> KeptHistories:
+        """Keep these; return the oldest, which make room for them."""
+        self.live_losses[(self._next + np.arange(min(len(histories), self._capacity))) % self._capacity] = np.nan
+        return super().add(histories)
+
+    def forget_rows(self, first: int, others: Numbers) -> None:
+        """Drop the histories that name an item row of `first` or more, or one of `others`."""
+        self.forget_losses()
+        super().forget_rows(first, others)
+
+    def forget_losses(self) -> None:
+        """Let all losses be taken anew."""
+        self.live_losses[:] = np.nan
+
+    def newest(self, count: int) -> KeptHistories:
+        """Return the last `count` that were added, or all where there are fewer."""
+        kept = min(count, self._size)
+        return self._at((self._next - kept + np.arange(kept)) % max(1, self._size if self._size < self._capacity else self._capacity))
