@@ -93,6 +93,7 @@ class FineTuner:
         self._ledger = ItemLedger(len(live.items), self.plan.recent, self.plan.expire_after)
         # The rows that the first new items of the candidate have taken from items that are gone.
         self._reused: list[int] = []
+        self._payload: bytes | None = None
         self._nameless = 0
         self._kind_weights = torch.tensor([1.0, self.plan.cart_weight, self.plan.purchase_weight])
         self._start()
@@ -123,19 +124,18 @@ class FineTuner:
         self.rate_scale = DRIFT_SCALE
 
     def payload(self, learned: Round) -> bytes:
-        """Return the delta from the live weights to the candidate."""
-        return delta_payload(self._candidate, learned.touched, learned.new_items, self._reused)
+        """Return the delta from the live weights to the candidate, rounded to half precision."""
+        self._payload = delta_payload(self._candidate, learned.touched, learned.new_items, self._reused, base=self.live)
+        return self._payload
 
     def accept(self, touched: Tensor, new_items: Sequence[str], version: int, sha256: str) -> None:
-        """Make the candidate the live weights, under the name that it was published with."""
-        self.live.add_items(new_items, self._reused)
-        self._reused = []
-        theirs, ours = dict(self._candidate.model.named_parameters()), dict(self.live.model.named_parameters())
-        with torch.no_grad():
-            for name in dense_names(self.live.model):
-                ours[name].copy_(theirs[name])
-            self.live.put_rows(touched, theirs[ITEM_TABLE][touched])
-        self.live.version, self.live.sha256 = version, sha256
+        """Make the live weights what the candidate's delta makes of them, under the name that it was published with.
+
+        The candidate goes on from its own, unrounded weights: what the delta has lost comes with a later one.
+        """
+        payload = self._payload or delta_payload(self._candidate, touched, new_items, self._reused, base=self.live)
+        self.live.take_own(payload, new_items, version, sha256)
+        self._reused, self._payload = [], None
 
     def reject(self) -> None:
         """Drop the candidate and start again from the live weights.
@@ -151,9 +151,10 @@ class FineTuner:
         size = len(self.live.items)
         self._forget_rows(size, self._reused)
         self._ledger.take_back(size, self._reused)
-        self._reused = []
+        self._reused, self._payload = [], None
 
     def _run(self, histories: Sequence[Sequence[HistoryEntry]], steps: int, shoppers: Numbers, fresh: Sequence[int] | None) -> Round:
+        self._payload = None
         new_items, new_rows = self._add_new_items(histories)
         numbers, lengths = encode_numbers(histories, self._candidate.rows, self._length)
         # An empty history is encoded as one unknown step, of which there is nothing to learn.

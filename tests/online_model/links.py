@@ -75,7 +75,8 @@ class Chain:
         update = manifest(
             payload, kind="delta", version=self.copy.version + 1, base_version=self.copy.version, base_sha256=self.copy.sha256
         )
-        self.copy.version, self.copy.sha256 = update.version, update.weights_sha256
+        # What is sent is rounded, and the author goes on from what was sent.
+        self.copy.take_own(payload, (), update.version, update.weights_sha256)
         return update, payload
 
     def _shake(self, rows: Tensor) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from links import Chain, frozen, manifest, same
+from safetensors.torch import load
 
 from headrace.online_model.fine_tuning import FineTuner, Round, TuningPlan
-from headrace.online_model.gate import ENOUGH_EVENTS
+from headrace.online_model.gate import Verdict
 from headrace.online_model.scorer import score_with
 from headrace.online_model.weights import FIRST_CAPACITY, SHAPE, ModelCopy
 from headrace.schemas import HistoryEntry
@@ -246,13 +247,13 @@ def test_a_candidate_with_a_nan_is_refused_and_learning_goes_on_from_the_live_we
 def test_a_candidate_that_is_finite_and_ruined_does_not_get_past_the_gate(shop: Shop) -> None:
     for _ in range(30):
         shop.round(shop.pairs())
-    assert len(shop.tuner._held_back) >= ENOUGH_EVENTS
+    assert len(shop.tuner._held_back) >= 64
     before = frozen(shop.tuner.live)
     table, size = shop.tuner._candidate.model.items.weight.detach(), len(shop.tuner.live.items)
     table[1:size] = table[1:size].flip(0)
     learned = shop.round(shop.pairs())
     assert not learned.verdict.passed
-    assert "the loss rises by" in learned.verdict.reason
+    assert learned.verdict.check == "vocabulary"
     assert same(frozen(shop.tuner.live), before)
     assert same(frozen(shop.tuner._candidate), before)
     assert any(shop.round(shop.pairs()).verdict.passed for _ in range(5))
@@ -336,7 +337,8 @@ def test_a_full_table_gives_the_rows_of_items_that_are_gone_to_new_ones() -> Non
     shop.publish(learned)
     copy = shop.follower
     assert same(frozen(copy), frozen(shop.tuner.live))
-    assert all(torch.equal(left, right) for left, right in zip(frozen(copy)[4], frozen(shop.tuner._candidate)[4], strict=True))
+    for left, right in zip(frozen(copy)[4], frozen(shop.tuner._candidate)[4], strict=True):
+        assert torch.allclose(left, right, atol=2e-3), "the candidate is the same but for the rounding"
     assert (copy.model.capacity, len(copy.items)) == (FIRST_CAPACITY, FIRST_CAPACITY)
     assert copy.epoch == 1
     assert all(copy.items[row] == item for item, row in copy.rows.items())
@@ -373,3 +375,44 @@ def test_a_table_full_of_living_items_grows() -> None:
 
 def test_the_weights_know_their_shape(shop: Shop) -> None:
     assert SHAPE in shop.tuner.payload(shop.tuner.run(shop.pairs()))[:3000].decode(errors="replace")
+
+
+def test_what_rounding_loses_comes_with_a_later_delta(shop: Shop) -> None:
+    """Moves too small for half precision add up in the candidate until they are large enough to be sent."""
+    shop.round(shop.pairs())
+    rows, positions = shop.tuner._candidate.model.items.weight, shop.tuner._candidate.model.positions
+    touched = torch.tensor([2])
+    with torch.no_grad():
+        rows[2], positions[0] = 1.0, 1.0
+    for place in range(8):
+        with torch.no_grad():
+            rows[2] += 2.0**-13
+            positions[0] += 2.0**-13
+        learned = Round(Verdict(True, "made by hand"), touched, [], [])
+        shop.publish(learned)
+        sent = 1.0 if place < 4 else 1.0 + 2.0**-10
+        assert shop.follower.model.items.weight[2, 0].item() == shop.follower.model.positions[0, 0].item() == sent
+    assert rows[2, 0].item() == 1.0 + 2.0**-10
+    assert same(frozen(shop.follower), frozen(shop.tuner.live))
+
+
+def test_a_delta_holds_only_rows_that_differ(shop: Shop) -> None:
+    shop.round(shop.pairs())
+    everything = torch.arange(1, len(shop.tuner.live.items))
+    table, categories = shop.tuner._candidate.model.items.weight, shop.tuner._candidate.model.categories.weight
+    with torch.no_grad():
+        table.copy_(shop.tuner.live.model.items.weight)
+        categories.copy_(shop.tuner.live.model.categories.weight)
+        table[3] += 1.0
+        categories[5] += 1.0
+        categories[6] += 1e-5
+    tensors = load(shop.tuner.payload(Round(Verdict(True, "made by hand"), everything, [], [])))
+    assert (tensors["items.rows"].tolist(), tensors["categories.rows"].tolist()) == ([3], [5])
+    assert {tensor.dtype for name, tensor in tensors.items() if tensor.is_floating_point()} == {torch.float16}
+
+
+def test_numbers_too_large_for_half_precision_are_sent_in_single_precision(shop: Shop) -> None:
+    with torch.no_grad():
+        shop.tuner._candidate.model.positions[0, 0] = 1e6
+    shop.publish(Round(Verdict(True, "made by hand"), torch.tensor([1]), [], []))
+    assert shop.follower.model.positions[0, 0].item() == 1e6

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from safetensors.torch import load, save
 from torch import Tensor
 
+from headrace.online_model.payload_layout import shapes_of, whole_names
 from headrace.online_model.transformer import TransformerShape
 from headrace.online_model.weights import FIRST_CAPACITY, BadUpdate, MissingLink, ModelCopy, delta_payload
 
@@ -173,8 +174,17 @@ NAN, INF = float("nan"), float("inf")
 SPOILT: dict[str, tuple[Callable[[Tensors], None], str]] = {
     "a NaN in a dense weight": (poison("positions", NAN), "positions holds values that are not finite"),
     "an infinity in a row": (poison("items.values", INF), "items.values holds values that are not finite"),
-    "a number too large for single precision": (put("items.values", torch.full((3, 8), 1e300, dtype=torch.float64)), "not finite"),
+    "numbers of double precision": (put("items.values", torch.zeros(3, 8, dtype=torch.float64)), "holds torch.float64"),
     "whole numbers for weights": (put("positions", torch.zeros(5, 8, dtype=torch.int32)), "positions holds"),
+    "an infinity in half precision": (
+        put("positions", torch.full((5, 8), INF, dtype=torch.float16)),
+        "positions holds values that are not",
+    ),
+    "infinities that cancel out": (put("items.values", torch.tensor([[INF] * 8, [-INF] * 8, [0.0] * 8])), "values that are not finite"),
+    "a category's row outside of the table": (put("categories.rows", torch.tensor([2, 16])), "rows of categories lie outside"),
+    "a category's row twice": (put("categories.rows", torch.tensor([2, 2])), "come twice"),
+    "values for other categories": (put("categories.values", torch.zeros(3, 8)), r"categories.values has shape \(3, 8\)"),
+    "the whole table of categories": (put("categories.weight", torch.zeros(16, 8)), "missing or unknown: categories.weight"),
     "an unknown tensor": (put("items.extra", torch.zeros(1)), "missing or unknown: items.extra"),
     "a missing tensor": (lambda tensors: tensors.__delitem__("out_norm.bias"), "missing or unknown: out_norm.bias"),
     "a dense weight of another shape": (put("positions", torch.zeros(4, 8)), r"positions has shape \(4, 8\)"),
@@ -183,8 +193,8 @@ SPOILT: dict[str, tuple[Callable[[Tensors], None], str]] = {
     "a row twice": (put("items.rows", torch.tensor([15, 15, 16])), "come twice"),
     "a new item without values": (put("items.rows", torch.tensor([3, 4, 16])), "1 item rows have no values"),
     "rows that are no whole numbers": (put("items.rows", torch.tensor([3.0, 15.0, 16.0])), "items.rows is not a row of"),
-    "values for other rows": (put("items.values", torch.zeros(2, 8)), r"3 rows with values of shape \(2, 8\)"),
-    "values of another width": (put("items.values", torch.zeros(3, 9)), r"values of shape \(3, 9\)"),
+    "values for other rows": (put("items.values", torch.zeros(2, 8)), r"items.values has shape \(2, 8\), not \(3, 8\)"),
+    "values of another width": (put("items.values", torch.zeros(3, 9)), r"items.values has shape \(3, 9\)"),
     "an item named twice": (put("items.new", text(b"a\na")), "names an item twice"),
     "an item that has a row": (put("items.new", text(b"item-3\nnew")), "names an item twice"),
     "an item without a name": (put("items.new", text(b"a\n")), "empty id"),
@@ -202,8 +212,11 @@ SPOILT: dict[str, tuple[Callable[[Tensors], None], str]] = {
 def test_contents_that_make_no_sense_are_refused_and_change_nothing(
     follower: ModelCopy, change: Callable[[Tensors], None], told: str
 ) -> None:
-    tensors = {name: parameter.detach().clone() for name, parameter in follower.model.named_parameters() if name != "items.weight"}
+    whole = whole_names(follower.model, "delta")
+    tensors = {name: parameter.detach().clone() for name, parameter in follower.model.named_parameters() if name in whole}
     tensors |= {
+        "categories.rows": torch.tensor([2, 9]),
+        "categories.values": torch.zeros(2, 8),
         "items.rows": torch.tensor([3, 15, 16]),
         "items.values": torch.zeros(3, 8),
         "items.new": text(b"a\nb"),
@@ -220,6 +233,29 @@ def test_contents_that_make_no_sense_are_refused_and_change_nothing(
     assert same(frozen(follower), before)
     follower.apply(manifest(sound, kind="delta", **link), sound)
     assert follower.items[-2:] == ["a", "b"]
+
+
+def test_tensors_that_differ_from_what_the_manifest_tells_are_refused(chain: Chain, follower: ModelCopy) -> None:
+    update, payload = chain.step()
+    shapes = shapes_of(payload)
+    assert shapes["positions"] == [5, 8]
+    for wrong in (shapes | {"positions": [8, 5]}, shapes | {"extra": [1]}):
+        with pytest.raises(BadUpdate, match="shapes that the manifest tells"):
+            follower.apply(replace(update, shapes=wrong), payload)
+    follower.apply(replace(update, shapes=shapes), payload)
+    assert follower.version == update.version
+
+
+def test_a_delta_alone_is_rounded_and_a_snapshot_says_exactly_what_it_made(chain: Chain, follower: ModelCopy) -> None:
+    """Whoever starts from the snapshot is bit by bit where the followers of the deltas are, unit vectors included."""
+    for _ in range(5):
+        follower.apply(*chain.step())
+    late = ModelCopy(SHAPE)
+    late.apply(*chain.snapshot())
+    assert same(frozen(late), frozen(follower))
+    assert torch.equal(late.units[: len(late.items)], follower.units[: len(late.items)])
+    assert torch.equal(late.model.positions, late.model.positions.half().float())
+    assert load(chain.snapshot()[1])["items.values"].dtype == torch.float32
 
 
 def test_unit_vectors_follow_the_item_table_through_any_update(chain: Chain, follower: ModelCopy) -> None:

@@ -43,7 +43,8 @@ class Chain:
         payload = delta_payload(self.copy, touched, new_items)
         name = chained_sha256(base[1], hashlib.sha256(payload).hexdigest())
         update = self._publish("delta", payload, base[0] + 1, name)
-        self.copy.version, self.copy.sha256 = update.version, name
+        # What is sent is rounded, and the author goes on from what was sent.
+        self.copy.take_own(payload, (), update.version, name)
         return update
 
     def manifest(self, kind: str, payload: bytes, version: int, name: str, offset: int, parts: int) -> ModelUpdate:
