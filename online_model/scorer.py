@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from headrace.online_model.coarse_units import is_worth_it
 from headrace.online_model.transformer import UNKNOWN, StepBatch, TransformerShape, encode, last_vectors
 from headrace.online_model.weights import ModelCopy
 from headrace.schemas import HistoryEntry, ModelUpdate
@@ -21,6 +23,15 @@ from headrace.schemas import HistoryEntry, ModelUpdate
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 Rows = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 NO_ROWS: Rows = np.empty(0, np.int64)
+# Logits that are summed up at once.
+NORMALISED_TOGETHER = 1 << 18
+
+
+class Best(NamedTuple):
+    """Rows of the item table and their logits, (batch, best) each, the most probable first."""
+
+    rows: Tensor
+    logits: Tensor
 
 
 @dataclass(frozen=True)
@@ -147,18 +158,14 @@ def score_with(
     encoded = encode([histories[place] for place in asked], copy.rows, copy.model.shape.length)
     steps = StepBatch(*(numbers.to(copy.device) for numbers in encoded))
     vectors = last_vectors(copy.model, steps)
-    logits = vectors @ copy.units[: len(copy.items)].T
-    # The unknown item is nobody's best and has no share.
-    logits[:, UNKNOWN] = float("-inf")
-    normalisers = logits.logsumexp(dim=1).tolist() if normalised else [float("nan")] * len(asked)
-    top = logits.topk(min(best, len(copy.items) - 1), dim=1)
+    top, normalisers = search(copy, vectors, best, normalised=normalised)
     last_rows = steps.rows[torch.arange(len(asked), device=copy.device), steps.lengths - 1]
     lasts = copy.units[last_rows]
-    top_to_last = (copy.units[top.indices] @ lasts.unsqueeze(2)).squeeze(2).cpu().numpy()
+    top_to_last = (copy.units[top.rows] @ lasts.unsqueeze(2)).squeeze(2).cpu().numpy()
     numbers_of = vectors.cpu().numpy(), last_rows.tolist()
-    top_rows, top_logits = top.indices.cpu().numpy(), top.values.cpu().numpy()
+    top_rows, top_logits = top.rows.cpu().numpy(), top.logits.cpu().numpy()
     counts = np.array([len(candidates[place]) for place in asked])
-    flat = _candidates(copy, logits, lasts, np.concatenate([candidates[place] for place in asked]), counts)
+    flat = _candidates(copy, vectors, lasts, np.concatenate([candidates[place] for place in asked]), counts)
     ends = np.cumsum(counts)
     for number, place in enumerate(asked):
         own = slice(int(ends[number] - counts[number]), int(ends[number]))
@@ -166,6 +173,25 @@ def score_with(
         vector, last_row = numbers_of[0][number], numbers_of[1][number]
         scores[place] = Scored(flat[0][own], flat[1][own], *best_of_it, normalisers[number], vector, last_row)
     return scores
+
+
+@torch.inference_mode()
+def search(copy: ModelCopy, vectors: Tensor, best: int, *, normalised: bool) -> tuple[Best, list[float]]:
+    """Return the `best` items of the catalogue for vectors of histories, (batch, width), and the normalisers, NaN where not wanted.
+
+    Where the catalogue is large, the best are found by 8-bit vectors first, with the same result (`coarse_units`).
+    """
+    size = len(copy.items)
+    best = min(best, size - 1)
+    unknown = [float("nan")] * len(vectors)
+    if is_worth_it(copy.units, size, best):
+        logits, rows = copy.coarse_units().best(copy.units, vectors, size, best)
+        return Best(rows, logits), _normalisers(copy, vectors) if normalised else unknown
+    all_logits = vectors @ copy.units[:size].T
+    # The unknown item is nobody's best and has no share.
+    all_logits[:, UNKNOWN] = float("-inf")
+    top = all_logits.topk(best, dim=1)
+    return Best(top.indices, top.values), all_logits.logsumexp(dim=1).tolist() if normalised else unknown
 
 
 @torch.inference_mode()
@@ -187,7 +213,21 @@ def nearness(copy: ModelCopy, rows: Rows, scored: Scored) -> tuple[Floats, Float
     return np.where(rows == UNKNOWN, np.float32(np.nan), logits), to_last
 
 
-def _candidates(copy: ModelCopy, logits: Tensor, lasts: Tensor, rows: Rows, counts: Rows) -> tuple[Floats, Floats]:
+def _normalisers(copy: ModelCopy, vectors: Tensor) -> list[float]:
+    """Return the log of the sum of `exp(logit)` over all items but the unknown one, block by block, so that no block leaves the cache."""
+    # No logit is above the temperature, so none of these powers is too large, and the best are not too small.
+    height = copy.model.shape.temperature
+    step = max(1024, NORMALISED_TOGETHER // len(vectors))
+    sums = torch.zeros(len(vectors), dtype=torch.float64)
+    queries = vectors.T.contiguous()
+    for first in range(1, len(copy.items), step):
+        block = copy.units[first : min(first + step, len(copy.items))] @ queries
+        sums += block.sub_(height).exp_().sum(dim=0)
+    normalisers: list[float] = (sums.log() + height).tolist()
+    return normalisers
+
+
+def _candidates(copy: ModelCopy, vectors: Tensor, lasts: Tensor, rows: Rows, counts: Rows) -> tuple[Floats, Floats]:
     """Return logits and cosines to the last item of all candidates of all histories, one after the other.
 
     One look-up for all of them: each crossing between Python and torch costs more than its numbers.
@@ -195,9 +235,10 @@ def _candidates(copy: ModelCopy, logits: Tensor, lasts: Tensor, rows: Rows, coun
     known = (rows > UNKNOWN) & (rows < len(copy.items))
     wanted = torch.from_numpy(np.where(known, rows, UNKNOWN)).to(copy.device)
     places = torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(copy.device)
-    found: Floats = logits[places, wanted].cpu().numpy()
+    units = copy.units[wanted]
+    found: Floats = (units * vectors[places]).sum(dim=1).cpu().numpy()
     found[~known] = np.nan
-    return found, (copy.units[wanted] * lasts[places]).sum(dim=1).cpu().numpy()
+    return found, (units * lasts[places]).sum(dim=1).cpu().numpy()
 
 
 def _nothing(candidates: Rows) -> Scored:

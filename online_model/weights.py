@@ -27,6 +27,7 @@ from headrace.online_model.payload_layout import (
     snapshot_payload,
     whole_names,
 )
+from headrace.online_model.coarse_units import CoarseUnits
 from headrace.online_model.transformer import NextItemTransformer, TransformerShape
 from headrace.schemas.model_updates import ModelUpdate
 
@@ -71,6 +72,7 @@ class ModelCopy:
         self.items: list[str] = [""]
         self.rows: dict[str, int] = {}
         self.units = torch.zeros(0)
+        self._coarse: CoarseUnits | None = None
         self.epoch = 0
         self.version = 0
         self.sha256 = NO_WEIGHTS
@@ -136,12 +138,25 @@ class ModelCopy:
         table = self.model.items.weight
         rows = rows.to(self.device)
         table.index_copy_(0, rows, values.to(self.device, table.dtype))
-        self.units.index_copy_(0, rows, self.model.unit_items(rows))
+        units = self.model.unit_items(rows)
+        self.units.index_copy_(0, rows, units)
+        if self._coarse is not None:
+            self._coarse.put(rows, units)
 
     @torch.no_grad()
     def renew_units(self) -> None:
         """Compute all unit vectors anew."""
         self.units = self.model.unit_items(torch.arange(self.model.capacity, device=self.device))
+        if self._coarse is not None:
+            self._coarse = CoarseUnits(self.units)
+
+    def coarse_units(self) -> CoarseUnits:
+        """Return the unit vectors in 8 bits: made at the first call, half a second for a million items, and kept up from then on."""
+        if self._coarse is None:
+            # What is made while answering must still be writable when an update comes.
+            with torch.inference_mode(False):
+                self._coarse = CoarseUnits(self.units.clone() if self.units.is_inference() else self.units)
+        return self._coarse
 
     @torch.no_grad()
     def _take(self, tensors: dict[str, Tensor], new_items: Sequence[str], kind: str) -> None:
