@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from headrace.schemas.feature_rows import Cause, Kind, ShopperId
 from headrace.schemas.fields import Count, Id, Sha256, TimeMs
+from headrace.schemas.model_releases import Lane
 
 Part = Literal["covisitation", "neighbours", "own_history", "transformer", "popularity"]
 
@@ -31,7 +32,7 @@ class RecommendedItem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Recommendation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The best items for a shopper, best first, as of the event that caused it."""
+    """The best items for a shopper, best first, as of the event that caused it. `lane` tells whether a version on trial made it."""
 
     recommendation_id: Id
     shopper_id: ShopperId
@@ -41,3 +42,4 @@ class Recommendation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     created_ms: TimeMs
     latency_ms: float
     cause: Cause
+    lane: Lane | None = None

@@ -1,16 +1,26 @@
-"""A scorer and a ranker that keep themselves up to date: weights from `model-updates`, memories from `user-features`."""
+"""Two lanes of weights and a ranker that keep themselves up to date: weights from `model-updates`, decisions from `model-releases`."""
 
 import logging
 import threading
+from collections.abc import Sequence
 
-from headrace.online_model.ranker import Ranker
+from headrace.online_model.lanes import Lanes, Ranked
+from headrace.online_model.ranker import Foreseen, History, Ranker
 from headrace.online_model.scorer import Scorer
-from headrace.schemas import ModelUpdate
+from headrace.online_model.weights import ModelCopy
+from headrace.schemas import ModelUpdate, UserRow
 from headrace.schemas.wire import now_ms
 from headrace.streams import metrics
+from headrace.streams.release_log import ReleaseLog
+from headrace.streams.signing import TrustedKeys
+from headrace.streams.stable_weights import StableWeights
+from headrace.streams.weight_store import WeightStore
 from headrace.streams.weights_channel import WeightsFollower
 
 log = logging.getLogger(__name__)
+
+MODEL = "next-item"
+SETTLE_AGAIN_S = 2.0
 
 
 def choose_device(wanted: str) -> str:
@@ -32,38 +42,94 @@ def use_one_thread() -> None:
 
 
 class LiveScorer:
-    """A ranker whose weights are swapped by a thread of its own while it answers."""
+    """A ranker whose weights are swapped by threads of its own while it answers; a shopper's lane decides by which weights.
 
-    def __init__(self, bootstrap: str, client_id: str, device: str) -> None:
+    With `trusted` keys only decisions that one of them has signed count. From `store` a stable version is loaded that the updates at
+    hand do not lead to; without it, from Kafka. It needs room for two left-right pairs (`lanes` has the figures).
+    """
+
+    def __init__(
+        self, bootstrap: str, client_id: str, device: str, *, trusted: TrustedKeys | None = None, store: WeightStore | None = None
+    ) -> None:
         use_one_thread()
-        self.scorer = Scorer(device=choose_device(device))
-        self.ranker = Ranker(self.scorer)
+        self.lanes = Lanes(MODEL, choose_device(device))
+        self.ranker = Ranker(self.lanes.trial)
         self._stop = threading.Event()
+        self.releases = ReleaseLog(bootstrap, client_id, trusted)
+        self.lanes.decide(self.releases.state)
+        self._stable = StableWeights(bootstrap, client_id, store, trusted)
         self.follower = WeightsFollower(bootstrap, f"{client_id}-weights", self._swap)
-        self._thread = threading.Thread(target=self._follow, name="weights", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._follow, name="weights", daemon=True),
+            threading.Thread(target=self._follow_releases, name="releases", daemon=True),
+        ]
         self.failure: BaseException | None = None
 
+    @property
+    def scorer(self) -> Scorer:
+        """The scorer of the trial lane, which holds the newest weights."""
+        return self.lanes.trial
+
     def start(self) -> None:
-        """Begin to follow the weights."""
-        self._thread.start()
+        """Begin to follow the weights and the decisions."""
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Stop following; what is loaded goes on answering."""
         self._stop.set()
-        self._thread.join(timeout=10.0)
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(timeout=10.0)
+
+    def rank(self, histories: Sequence[History], k: int, shoppers: Sequence[str | None]) -> list[Ranked]:
+        """Rank for each shopper by the weights of their lane (see `Ranker.rank`)."""
+        ranked = self.lanes.rank(self.ranker, histories, k, shoppers)
+        for one in ranked:
+            metrics.LANE_ANSWERS.labels(one.lane).inc()
+        return ranked
+
+    def test_then_learn(self, rows: Sequence[UserRow]) -> list[Foreseen]:
+        """Test and teach the mixture, each row by the weights of its shopper's lane (see `Ranker.test_then_learn`)."""
+        return self.lanes.test_then_learn(self.ranker, rows)
 
     def _follow(self) -> None:
         try:
+            self._settle()
             self.follower.run(self._stop)
         except BaseException as error:
             # Kept for the owner's loop, which ends the process: weights that nobody follows would grow old in silence.
             self.failure = error
             log.exception("the weights are no longer followed")
 
+    def _follow_releases(self) -> None:
+        try:
+            while not self._stop.is_set():
+                if self.releases.poll(0.5 if self.lanes.is_settled else SETTLE_AGAIN_S):
+                    newest = self.releases.state.newest
+                    self.lanes.decide(self.releases.state)
+                    log.info("decision taken in", extra={"action": newest.action, "stable": newest.stable_version} if newest else {})
+                if not self.lanes.is_settled:
+                    self._settle()
+        except BaseException as error:
+            self.failure = error
+            log.exception("the decisions on versions are no longer followed")
+        finally:
+            self.releases.close()
+
+    def _settle(self) -> None:
+        if self.lanes.settle(self._load):
+            metrics.STABLE_VERSION.set(self.lanes.stable.version)
+            if self.lanes.state.newest is not None:
+                log.info("stable weights are there", extra={"version": self.lanes.stable.version, "trial": self.lanes.trial.version})
+
+    def _load(self, version: int, sha256: str) -> ModelCopy | None:
+        found = self._stable.load(version, sha256)
+        return found[0] if found else None
+
     def _swap(self, update: ModelUpdate, payload: bytes) -> None:
-        if update.version == self.scorer.version and update.weights_sha256 == self.scorer.sha256:
+        if not self.lanes.take(update, payload):
             return
-        self.scorer.apply(update, payload)
         metrics.SWAPS.inc()
         metrics.MODEL_VERSION.set(update.version)
         if self.follower.caught_up.is_set():

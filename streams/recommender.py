@@ -15,6 +15,7 @@ from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from headrace.online_model.list_outcomes import MadeList
 from headrace.online_model.ranker import RankedItem
 from headrace.schemas import Cause, InvalidMessage, Recommendation, RecommendedItem, UserRow, decode, encode
 from headrace.schemas.topics import RECOMMENDATIONS, USER_FEATURES
@@ -23,6 +24,9 @@ from headrace.streams import kafka, metrics
 from headrace.streams.dead_letters import DeadLetters
 from headrace.streams.lifetime import collect_garbage_seldom
 from headrace.streams.live_scorer import LiveScorer
+from headrace.streams.outcome_reports import OutcomeReports
+from headrace.streams.signing import TrustedKeys
+from headrace.streams.weight_store import WeightStore
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +46,18 @@ class Recommender:
     When rows come faster than lists can be made, only the newest row of a shopper in a batch is answered.
     """
 
-    def __init__(self, bootstrap: str, device: str = "auto", instance: str = "", clock: Callable[[], int] = now_ms) -> None:
-        self.live = LiveScorer(bootstrap, COMPONENT, device)
+    def __init__(
+        self,
+        bootstrap: str,
+        device: str = "auto",
+        instance: str = "",
+        clock: Callable[[], int] = now_ms,
+        *,
+        trusted: TrustedKeys | None = None,
+        store: WeightStore | None = None,
+    ) -> None:
+        self.live = LiveScorer(bootstrap, COMPONENT, device, trusted=trusted, store=store)
+        self.reports = OutcomeReports(bootstrap, instance or COMPONENT, clock)
         self._clock = clock
         self._producer = kafka.producer(bootstrap, COMPONENT)
         self._dead_letters = DeadLetters(self._producer, COMPONENT)
@@ -61,11 +75,13 @@ class Recommender:
     def run(self, stop: threading.Event, ready: threading.Event) -> None:
         """Work until `stop` is set; `ready` is set once the memories hold what was there at the start and a list can be made."""
         self.live.start()
+        self.reports.start()
         try:
             while not stop.is_set():
                 self.step(timeout_s=0.1)
-                if self.live.failure is not None:
-                    raise self.live.failure
+                for failure in (self.live.failure, self.reports.failure):
+                    if failure is not None:
+                        raise failure
                 if not ready.is_set() and self.caught_up() and self.live.follower.caught_up.is_set():
                     collect_garbage_seldom()
                     ready.set()
@@ -73,6 +89,7 @@ class Recommender:
         finally:
             self._group.close()
             self._rows.close()
+            self.reports.stop()
             self.live.stop()
 
     def caught_up(self) -> bool:
@@ -121,19 +138,21 @@ class Recommender:
                     rows.append(row)
                     if ours:
                         newest[row.shopper_id] = (row, record)
-        self._test(list(newest.values()))
+        answers = list(newest.values())
+        self._test(answers)
         for row in rows:
             self.live.ranker.learn(row)
-        answers = list(newest.values())
         for start in range(0, len(answers), SCORED_AT_ONCE):
             self._answer(answers[start : start + SCORED_AT_ONCE])
         for number in self._open:
             self._open[number] = max(self._open[number], self._next[number])
 
     def _test(self, answers: Sequence[tuple[UserRow, Message]]) -> None:
-        """Measure, on a sample, how well the newest steps were foreseen, and teach the mixture by them."""
+        """Compare the lists made before with what came, measure on a sample how well that was foreseen, and teach the mixture by it."""
+        for row, _ in answers:
+            self.reports.outcomes.meet(row)
         sample = [row for row, _ in self._random.sample(answers, min(len(answers), TESTED_PER_BATCH))]
-        for foreseen in self.live.ranker.test_then_learn(sample) if sample else ():
+        for foreseen in self.live.test_then_learn(sample) if sample else ():
             metrics.PREQUENTIAL.inc()
             for model, place in (("live", foreseen.live), ("popularity", foreseen.popularity)):
                 if place is not None and place < LIST_LENGTH:
@@ -141,21 +160,26 @@ class Recommender:
 
     def _answer(self, answers: Sequence[tuple[UserRow, Message]]) -> None:
         started_s = time.perf_counter()
-        ranked = self.live.ranker.rank([row.history for row, _ in answers], LIST_LENGTH, shoppers=[row.shopper_id for row, _ in answers])
+        ranked = self.live.rank([row.history for row, _ in answers], LIST_LENGTH, [row.shopper_id for row, _ in answers])
         seconds = time.perf_counter() - started_s
         metrics.SCORING.observe(seconds)
-        for (row, record), ranking in zip(answers, ranked.rankings, strict=True):
+        for (row, record), ranking in zip(answers, ranked, strict=True):
             cause = row.cause or Cause(event_id="unknown", published_ms=max(0, record.timestamp()[1]))
             message = Recommendation(
                 recommendation_id=_name(row, cause),
                 shopper_id=row.shopper_id,
-                items=[_as_message(item) for item in ranking],
-                model_version=ranked.version,
-                weights_sha256=ranked.sha256,
+                items=[_as_message(item) for item in ranking.items],
+                model_version=ranking.version,
+                weights_sha256=ranking.sha256,
                 created_ms=self._clock(),
                 latency_ms=round(1000 * seconds, 3),
                 cause=cause,
+                lane=ranking.lane,
             )
+            items = tuple(item.item_id for item in ranking.items)
+            last = row.history[-1].item_id if row.history else ""
+            made = MadeList(message.recommendation_id, ranking.version, ranking.lane, row.steps, last, items)
+            self.reports.outcomes.remember(row.shopper_id, made)
             self._send(message, header(record.headers(), "traceparent"))
 
     def _send(self, message: Recommendation, trace: str | None) -> None:
