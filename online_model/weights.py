@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from headrace.online_model.coarse_units import CoarseUnits
 from headrace.online_model.payload_checks import chained_sha256, check
 from headrace.online_model.payload_layout import (
     CATEGORY_ROWS,
@@ -27,7 +28,6 @@ from headrace.online_model.payload_layout import (
     snapshot_payload,
     whole_names,
 )
-from headrace.online_model.coarse_units import CoarseUnits
 from headrace.online_model.transformer import NextItemTransformer, TransformerShape
 from headrace.schemas.model_updates import ModelUpdate
 
