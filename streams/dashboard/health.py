@@ -53,10 +53,10 @@ def judge(standing: Standing, limits: Limits | None = None) -> Health:
         return Health("stale", f"Figures are old or missing: {stale[0]}.", reasons)
     if drift:
         told = drift[0] if len(drift) == 1 else f"{len(drift)} episodes, the newest: {drift[0]}"
-        return Health("drift going on", f"Drift is going on: {told}.", reasons)
+        return Health("drift going on", _sentence(told), reasons)
     if behind:
-        return Health("learning behind", f"Learning is behind: {behind[0]}.", reasons)
-    return Health("healthy", _well(standing), reasons)
+        return Health("learning behind", _sentence(behind[0]), reasons)
+    return Health("healthy", _sentence(_well(standing)), reasons)
 
 
 def _silent(standing: Standing) -> list[str]:
@@ -96,11 +96,15 @@ def _behind(standing: Standing, limits: Limits) -> list[str]:
 
 def _well(standing: Standing) -> str:
     if not standing.events_per_s:
-        return "Healthy, and quiet: no events arrive."
-    told = [f"{standing.events_per_s:,.0f} events a second are taken in"]
+        return "all is quiet, no events arrive"
+    told = [f"{standing.events_per_s:,.0f} events a second arrive"]
     if (fresh := standing.freshness["weights"].p50_ms) is not None:
-        told.append(f"reach the served weights in {fresh / 1000:.1f} s")
+        told[0] += f" and are in the served weights after {fresh / 1000:.1f} s"
     quality = standing.quality
     if quality.live is not None and quality.popularity is not None:
         told.append(f"{quality.live:.0%} of next steps are foreseen, {quality.popularity:.0%} by popularity alone")
-    return f"Healthy: {'; '.join(told)}."
+    return "; ".join(told)
+
+
+def _sentence(told: str) -> str:
+    return f"{told[:1].upper()}{told[1:]}."

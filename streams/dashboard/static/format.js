@@ -2,6 +2,7 @@
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const date = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
 const clockShort = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 
 export const NONE = "–";
@@ -26,6 +27,9 @@ export function duration(ms) {
   if (ms < 172_800_000) return `${(ms / 3_600_000).toFixed(0)} h`;
   return `${(ms / 86_400_000).toFixed(0)} days`;
 }
+
+/** When something was: how long ago, or from two days on the date. */
+export const when = (ms, nowMs) => (missing(ms) ? NONE : nowMs - ms < 172_800_000 ? ago(Math.max(0, nowMs - ms)) : date.format(ms));
 
 /** How long ago, given in milliseconds. */
 export const ago = (ms) => (missing(ms) ? NONE : ms < 1500 ? "now" : `${duration(ms)} ago`);

@@ -6,6 +6,7 @@ import { TimeChart } from "./time-chart.js";
 
 const DAY_MS = 86_400_000;
 const MOST_SWAPS = 400;
+const SHORTEST_MS = 120_000;
 
 export class QualityPanel {
   /** `onRange` is called with the range in milliseconds when another is chosen. */
@@ -35,7 +36,9 @@ export class QualityPanel {
     const isDay = this.rangeMs >= DAY_MS;
     const rows = isDay ? state.coarse : state.points;
     const to = rows.length ? Math.max(rows[rows.length - 1][0], state.now?.made_ms ?? 0) : state.clockMs();
-    const from = to - this.rangeMs;
+    // A gateway that has just begun shows its few minutes at full width.
+    const begunMs = Math.min(to - SHORTEST_MS, state.now?.started_ms ?? to);
+    const from = Math.max(to - this.rangeMs, begunMs);
     const windowMs = isDay ? 900_000 : 120_000;
     this.points = smoothed(rows, state, windowMs).filter((point) => point.time >= from - windowMs / 4);
     const version = state.column("model_version");

@@ -1,7 +1,7 @@
 // One shopper: what they did, what is recommended to them, and why.
 
 import { make, say } from "./dom.js";
-import { ago, share } from "./format.js";
+import { ago, share, when } from "./format.js";
 
 const STEPS = 12;
 const ITEMS = 10;
@@ -74,14 +74,14 @@ async function ask(path) {
 }
 
 function steps({ views }, clockMs) {
-  const view = views.find((one) => one.features?.history_items);
+  const view = views.find((one) => one.features && "history_items" in one.features);
   const known = view?.features;
   const rows = (known?.history_items ?? [])
     .map((item, place) => ({ item, kind: known.history_kinds?.[place], ms: known.history_times_ms?.[place], category: known.history_categories?.[place] }))
     .slice(-STEPS)
     .reverse()
     .map(({ item, kind, ms, category }) =>
-      make("li", { class: kind }, make("b", {}, item), make("small", {}, `${VERBS[kind] ?? kind}${category ? ` in ${category}` : ""}, ${ago(Math.max(0, clockMs - ms))}`)),
+      make("li", { class: kind }, make("b", {}, item), make("small", {}, `${VERBS[kind] ?? kind}${category ? ` in ${category}` : ""}, ${when(ms, clockMs)}`)),
     );
   const title = make("h3", {}, "History, newest first");
   if (!rows.length) return make("div", {}, title, make("p", { class: "empty" }, view?.stale ? "Past its time to live, so not told." : "Nothing is known of this shopper."));

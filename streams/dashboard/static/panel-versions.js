@@ -60,11 +60,11 @@ function row(line, decision, state) {
   return [
     { text: name, header: true },
     { text: ago(Math.max(0, state.clockMs() - line.created_ms)) },
-    { text: TRIGGERS[line.trigger] ?? line.trigger },
+    { text: TRIGGERS[line.trigger] ?? line.trigger, class: "wide" },
     { text: number(line.holdout_loss), class: "n" },
-    { text: number(line.live_holdout_loss), class: "n" },
+    { text: number(line.live_holdout_loss), class: "n wide" },
     { text: change === null ? "–" : `${change <= 0 ? "−" : "+"}${Math.abs(100 * change).toFixed(1)}%`, class: `n ${change === null ? "" : change <= 0 ? "good" : "worse"}` },
-    { text: bytes(line.payload_bytes), class: "n" },
+    { text: bytes(line.payload_bytes), class: "n wide" },
   ];
 }
 
