@@ -14,8 +14,9 @@ from headrace.schemas import DriftAlert, ModelUpdate, encode
 from headrace.schemas.model_updates import Trigger
 from headrace.schemas.topics import DRIFT_ALERTS
 from headrace.schemas.wire import headers, now_ms
-from headrace.streams import kafka, metrics
+from headrace.streams import kafka, metrics, tracing
 from headrace.streams.lifetime import collect_garbage_seldom
+from headrace.streams.round_traces import traced_round
 from headrace.streams.shopper_histories import ShopperHistories
 from headrace.streams.training_buffer import Example, ExampleBuffer
 from headrace.streams.weights_channel import WeightsFollower, WeightsPublisher
@@ -32,8 +33,9 @@ HURRIED_ROUNDS = 8
 ROUND_LIMIT_S = 2.0
 BEHIND_MS = 2000
 RESTS = 3.0
-EVENTS_PER_ROUND = 512
-MOST_ROUNDS_AT_ONCE = 2
+# A busy shop's rounds make a step for so many events; one that has time makes the plan's steps whatever there is.
+EVENTS_PER_STEP = 128
+MOST_STEPS = 8
 RESUME_TIMEOUT_S = 20.0
 
 
@@ -54,6 +56,8 @@ class Trainer:
         self._drift = LossDrift()
         live, newest = resume(bootstrap)
         self._tuner = FineTuner(live, TuningPlan(round_limit_s=ROUND_LIMIT_S))
+        # Of the round in hand, where it learns from a followed event.
+        self._trace: str | None = None
         self._newest_version = newest.version if newest else 0
         self._whole = newest is not None and newest.version == live.version
         self._learned_events = newest.learned_events if newest and self._whole else 0
@@ -86,9 +90,9 @@ class Trainer:
         """Run one round and publish its outcome; the examples are released afterwards."""
         fresh = [example for example in examples if example.offset > self._offsets.get(example.source, -1)]
         if fresh:
-            started_s = time.perf_counter()
+            started_s, started_ns = time.perf_counter(), time.time_ns()
             newest = self._histories.extend(fresh)
-            steps = self._tuner.plan.steps * min(MOST_ROUNDS_AT_ONCE, -(-len(fresh) // EVENTS_PER_ROUND))
+            steps = self._tuner.plan.steps if trigger != "count" else min(MOST_STEPS, -(-len(fresh) // EVENTS_PER_STEP))
             learned = self._tuner.run(
                 [shopper.history for shopper in newest],
                 steps,
@@ -101,7 +105,9 @@ class Trainer:
                 self._offsets[example.source] = max(example.offset, self._offsets.get(example.source, -1))
             self._learned_events += len(fresh)
             metrics.LEARNED.inc(len(fresh))
-            self._settle(trigger, learned, fresh)
+            with traced_round(fresh, started_ns, learned.verdict) as self._trace:
+                self._settle(trigger, learned, fresh)
+            self._trace = None
             metrics.ROUND.observe(time.perf_counter() - started_s)
             self._watch(learned.losses, fresh[-1].time_ms)
         self._buffer.release(examples)
@@ -140,6 +146,7 @@ class Trainer:
         self, kind: str, payload: bytes, version: int, name: str, trigger: Trigger, published_ms: Sequence[int], learned: Round | None
     ) -> None:
         live = self._tuner.live
+        started_ns = time.time_ns()
         offset, parts = self._publisher.send_payload(MODEL, payload)
         every = max(1, len(published_ms) // SAMPLED_TIMES)
         update = ModelUpdate(
@@ -162,7 +169,9 @@ class Trainer:
             holdout_loss=learned.verdict.candidate_loss if learned else None,
             live_holdout_loss=learned.verdict.live_loss if learned else None,
         )
-        self._publisher.send_manifest(update)
+        about = {"headrace.model_version": version, "headrace.update": kind, "headrace.payload_bytes": len(payload)}
+        trace = tracing.note("publish weights", self._trace, started_ns, time.time_ns(), kind="producer", attributes=about)
+        self._publisher.send_manifest(update, trace)
         log.info("weights published", extra={"kind": kind, "version": version, "bytes": len(payload), "trigger": trigger})
 
     def _watch(self, losses: Sequence[float], time_ms: int) -> None:

@@ -39,7 +39,7 @@ class ExampleBuffer:
         self,
         release: Callable[[Sequence[Example]], None],
         *,
-        count: int = 512,
+        count: int = 256,
         age_s: float = 1.0,
         limit: int = 4096,
         round_limit: int = 1024,
