@@ -2,6 +2,7 @@
 
 from headrace.schemas.dead_letters import DeadLetter
 from headrace.schemas.drift_alerts import DriftAlert
+from headrace.schemas.drift_state import DriftState
 from headrace.schemas.events import Attribution, Click, Event, OrderLine, Purchase, shopper_id
 from headrace.schemas.feature_rows import Cause, HistoryEntry, ItemChange, ItemRow, Pane, SessionRow, UserRow
 from headrace.schemas.model_releases import ModelRelease, ReleaseOutcomes, VersionOutcome
@@ -15,6 +16,7 @@ __all__ = [
     "Click",
     "DeadLetter",
     "DriftAlert",
+    "DriftState",
     "Event",
     "HistoryEntry",
     "InvalidMessage",

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from headrace.schemas.dead_letters import DeadLetter
 from headrace.schemas.drift_alerts import DriftAlert
+from headrace.schemas.drift_state import DriftState
 from headrace.schemas.events import Click, Purchase
 from headrace.schemas.feature_rows import ItemChange, ItemRow, UserRow
 from headrace.schemas.model_releases import ModelRelease, ReleaseOutcomes
@@ -60,6 +61,7 @@ RELEASE_OUTCOMES = Topic(
     "release-outcomes", "model", ReleaseOutcomes, "how well each version's lists did, from the recommenders", partitions=1
 )
 DRIFT_ALERTS = Topic("drift-alerts", "signal", DriftAlert, "episodes of drift, from start to end", partitions=1, retention_ms=30 * DAY_MS)
+DRIFT_STATE = Topic("drift-state", "signal", DriftState, "how each watched signal stands", partitions=1, cleanup="compact")
 DEAD_LETTERS = Topic(
     "dead-letters",
     "topic it came from",
@@ -82,6 +84,7 @@ TOPICS = (
     MODEL_RELEASES,
     RELEASE_OUTCOMES,
     DRIFT_ALERTS,
+    DRIFT_STATE,
     DEAD_LETTERS,
 )
 BY_NAME = {topic.name: topic for topic in TOPICS}
