@@ -3,10 +3,14 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headrace.deploy.settings import Settings
 from headrace.streams import tracing
 from headrace.streams.lifetime import collect_garbage_seldom, log_as_json, stop_on_signals
+
+if TYPE_CHECKING:
+    from headrace.streams.model_access import ModelAccess
 
 
 def run_part(name: str, settings: Settings) -> None:
@@ -41,13 +45,25 @@ def _recommender(settings: Settings) -> None:
     from headrace.streams.recommender import COMPONENT, Recommender
 
     ready = _metrics(COMPONENT, settings)
-    Recommender(settings.kafka, settings.device, settings.instance).run(stop_on_signals(), ready)
+    access = _access(settings)
+    recommender = Recommender(settings.kafka, settings.device, settings.instance, trusted=access.trusted, store=access.store)
+    recommender.run(stop_on_signals(), ready)
 
 
 def _gateway(settings: Settings) -> None:
     from headrace.streams.gateway import run_gateway
 
-    run_gateway(settings.kafka, settings.redis, settings.device, settings.gateway_host, settings.gateway_port)
+    run_gateway(settings.kafka, settings.redis, settings.device, settings.gateway_host, settings.gateway_port, access=_access(settings))
+
+
+def _release_manager(settings: Settings) -> None:
+    from headrace.online_model.release_policy import ReleaseRules
+    from headrace.streams.release_manager import COMPONENT, ReleaseManager
+    from headrace.streams.signing import SigningKey, TrustedKeys
+
+    ready = _metrics(COMPONENT, settings)
+    key, trusted = SigningKey.load(settings.signing_key), TrustedKeys(settings.trusted_keys)
+    ReleaseManager(settings.kafka, key, trusted, ReleaseRules(trial_share=settings.trial_share)).run(stop_on_signals(), ready)
 
 
 def _archiver(settings: Settings) -> None:
@@ -71,6 +87,16 @@ def _alert_bridge(settings: Settings) -> None:
     bridge.run(stop_on_signals(), _metrics(COMPONENT, settings))
 
 
+def _access(settings: Settings) -> "ModelAccess":
+    from headrace.streams.model_access import ModelAccess
+    from headrace.streams.signing import TrustedKeys
+    from headrace.streams.weight_store import WeightStore
+
+    trusted = TrustedKeys(settings.trusted_keys)
+    token = Path(settings.admin_token_file) if settings.admin_token_file else None
+    return ModelAccess(trusted, WeightStore(settings.weight_store, trusted), settings.signing_key, token)
+
+
 def _metrics(component: str, settings: Settings) -> threading.Event:
     from headrace.streams.metrics import MetricsServer
 
@@ -82,8 +108,9 @@ PARTS: dict[str, Callable[[Settings], None]] = {
     "learner": _learner,
     "recommender": _recommender,
     "gateway": _gateway,
+    "release-manager": _release_manager,
     "archiver": _archiver,
     "alert-bridge": _alert_bridge,
 }
 # What `headrace demo` starts: the archive is for training, and nothing waits for it.
-DEMO_PARTS = ("feature-worker", "learner", "recommender", "gateway")
+DEMO_PARTS = ("feature-worker", "learner", "recommender", "gateway", "release-manager")

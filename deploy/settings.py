@@ -33,7 +33,9 @@ class Settings:
     `metrics_port` 0 means any free port. `instance` names this process among its like and stays over restarts: a part that
     was killed then takes up its partitions at once, not when its session has run out. No two may have the same.
     `trace_sample` is the share of published events that are followed by traces. The alert bridge posts to the Alertmanager at
-    `alertmanager_url`, and to the Slack-style webhook whose URL, a secret, is in the file `slack_webhook_file`.
+    `alertmanager_url`, and to the Slack-style webhook whose URL, a secret, is in the file `slack_webhook_file`. `trial_share` of the
+    shoppers are answered by the newest version, the others by the stable one; whoever presents what is in `admin_token_file` may
+    roll back over HTTP.
     """
 
     kafka: str = "127.0.0.1:9092"
@@ -54,6 +56,8 @@ class Settings:
     trace_sample: float = 0.0
     alertmanager_url: str = ""
     slack_webhook_file: str = ""
+    trial_share: float = 0.9
+    admin_token_file: str = ""
 
     def __post_init__(self) -> None:
         places = {"archive": "archive", "signing_key": "keys/signing.pem", "trusted_keys": "keys/trusted", "weight_store": "weights"}
@@ -198,6 +202,8 @@ _READ: dict[str, Callable[[str, str], Any]] = {
     "trace_sample": _share,
     "alertmanager_url": _http_url,
     "slack_webhook_file": lambda variable, value: str(_file(variable, value)),
+    "trial_share": _share,
+    "admin_token_file": lambda variable, value: str(_file(variable, value)),
     "signing_key": _file,
     "trusted_keys": _folder,
     "weight_store": _folder_or_bucket,

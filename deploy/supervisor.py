@@ -18,7 +18,7 @@ FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 5.0
 STEADY_S = 20.0
 # What makes answers fresh comes first on a busy machine; learning can wait a little.
-NICENESS = {"feature-worker": 0, "recommender": 0, "gateway": 6, "learner": 10, "archiver": 10}
+NICENESS = {"feature-worker": 0, "recommender": 0, "gateway": 6, "learner": 10, "archiver": 10, "release-manager": 6}
 
 
 class PartFailed(RuntimeError):
@@ -130,7 +130,18 @@ class Supervisor:
         return "\n".join(_readable(line) for line in found)
 
     def _spawn(self, name: str, port: int) -> ChildProcess:
-        handed_on = ("kafka", "redis", "home", "device", "log_level", "signing_key", "trusted_keys", "weight_store")
+        handed_on = (
+            "kafka",
+            "redis",
+            "home",
+            "device",
+            "log_level",
+            "signing_key",
+            "trusted_keys",
+            "weight_store",
+            "trial_share",
+            "admin_token_file",
+        )
         variables = {variable_of(field): str(getattr(self._settings, field)) for field in handed_on}
         variables |= {
             "HEADRACE_METRICS_PORT": str(port),

@@ -82,12 +82,16 @@ class Lanes:
         return "trial", self.stable if self.trial.sha256 == self.stable.sha256 else self.trial
 
     def rank(self, ranker: Ranker, histories: Sequence[History], k: int, shoppers: Sequence[str | None]) -> list[Ranked]:
-        """Rank for each shopper by the weights of their lane (see `Ranker.rank`), each lane's shoppers in one batch."""
+        """Rank for each shopper by the weights of their lane (see `Ranker.rank`), each lane's shoppers in one batch.
+
+        Whoever comes without a history is answered like anyone without one; the name decides the lane alone.
+        """
         chosen = [self.scorer_of(shopper) for shopper in shoppers]
         ranked: dict[int, Ranked] = {}
         for scorer in dict.fromkeys(scorer for _, scorer in chosen):
             places = [place for place, (_, theirs) in enumerate(chosen) if theirs is scorer]
-            batch = ranker.rank([histories[place] for place in places], k, [shoppers[place] for place in places], weights=scorer)
+            named = [shoppers[place] if histories[place] else None for place in places]
+            batch = ranker.rank([histories[place] for place in places], k, named, weights=scorer)
             for place, items, own in zip(places, batch.rankings, batch.transformer, strict=True):
                 ranked[place] = Ranked(items, chosen[place][0], batch.version, batch.sha256, own)
         return [ranked[place] for place in range(len(histories))]

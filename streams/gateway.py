@@ -16,17 +16,19 @@ from typing import Any, cast
 import uvicorn
 from fastapi import FastAPI
 
-from headrace.schemas.topics import CLICKS, MODEL_UPDATES, MODEL_WEIGHTS, PURCHASES, USER_FEATURES
+from headrace.schemas.topics import CLICKS, MODEL_RELEASES, MODEL_UPDATES, MODEL_WEIGHTS, PURCHASES, RELEASE_OUTCOMES, USER_FEATURES
 from headrace.streams import metrics
 from headrace.streams.broker import TopicMissing, require_broker
 from headrace.streams.dashboard.dashboard import Dashboard
 from headrace.streams.dashboard.routes import router as dashboard_router
 from headrace.streams.gateway_docs import with_components
+from headrace.streams.gateway_models import router as models_router
 from headrace.streams.gateway_parts import COMPONENT, GatewayParts
 from headrace.streams.gateway_problems import add_problems
 from headrace.streams.gateway_routes import router
 from headrace.streams.http_metrics import HttpMetrics
 from headrace.streams.lifetime import stop_on_signals
+from headrace.streams.model_access import ModelAccess
 
 DRAIN_S = 10
 BACKLOG = 2048
@@ -38,7 +40,7 @@ class GatewayFailed(RuntimeError):
     """The gateway ended without being asked to."""
 
 
-def create_app(bootstrap: str, redis_url: str, device: str, signals_url: str = "") -> FastAPI:
+def create_app(bootstrap: str, redis_url: str, device: str, signals_url: str = "", access: ModelAccess | None = None) -> FastAPI:
     """Return the application. Its parts are built when it starts, and it does not start without the broker and its topics.
 
     At `signals_url` the dashboard asks for the states of the watched signals; it does without where that is empty.
@@ -46,7 +48,7 @@ def create_app(bootstrap: str, redis_url: str, device: str, signals_url: str = "
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        parts = app.state.parts = GatewayParts(bootstrap, redis_url, device)
+        parts = app.state.parts = GatewayParts(bootstrap, redis_url, device, access)
         metrics.tell_build(COMPONENT, lambda: _is_ready(parts))
         metrics.PUBLISHER_WAITING.set_function(lambda: parts.publisher.waiting)
         dashboard = app.state.dashboard = Dashboard(bootstrap, parts, signals_url)
@@ -67,6 +69,7 @@ def create_app(bootstrap: str, redis_url: str, device: str, signals_url: str = "
         redoc_url=None,
     )
     app.include_router(router)
+    app.include_router(models_router)
     app.include_router(dashboard_router)
     app.add_middleware(HttpMetrics)
     add_problems(app)
@@ -74,14 +77,21 @@ def create_app(bootstrap: str, redis_url: str, device: str, signals_url: str = "
 
 
 def run_gateway(
-    bootstrap: str, redis_url: str, device: str, host: str, port: int, on_listening: Callable[[int], None] | None = None
+    bootstrap: str,
+    redis_url: str,
+    device: str,
+    host: str,
+    port: int,
+    on_listening: Callable[[int], None] | None = None,
+    *,
+    access: ModelAccess | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then answer what is open and return. `on_listening` is told the port; 0 takes any free one.
 
     Raises BrokerUnreachable or TopicMissing where there is nothing to serve from, OSError where the address cannot be taken.
     """
     topics = require_broker(bootstrap).topics
-    for topic in (CLICKS, PURCHASES, USER_FEATURES, MODEL_UPDATES, MODEL_WEIGHTS):
+    for topic in (CLICKS, PURCHASES, USER_FEATURES, MODEL_UPDATES, MODEL_WEIGHTS, MODEL_RELEASES, RELEASE_OUTCOMES):
         if topic.name not in topics:
             raise TopicMissing(bootstrap, topic.name)
     # uvicorn hands a signal on once it has ended; without a handler of ours it would end the process as if it was killed.
@@ -90,7 +100,7 @@ def run_gateway(
     with _listen(host, port) as listening:
         if on_listening is not None:
             on_listening(listening.getsockname()[1])
-        app = create_app(bootstrap, redis_url, device)
+        app = create_app(bootstrap, redis_url, device, access=access)
         config = uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, http="httptools", timeout_graceful_shutdown=DRAIN_S
         )

@@ -1,5 +1,6 @@
 """The gateway's answers: what a shopper wants, what follows a history that comes with the question, and what is known."""
 
+import secrets
 import time
 
 from headrace.features.asked import AskedView
@@ -32,12 +33,14 @@ def recommendations(parts: GatewayParts, shopper_id: str, k: int) -> Recommendat
     history = row.history[-STEPS_USED:] if row is not None else []
     if row is not None:
         metrics.FEATURE_AGE.observe(max(0, now_ms() - row.seen_ms) / 1000)
-    ranked = parts.live.ranker.rank([history], k, shoppers=[shopper_id if history else None])
+    [ranked] = parts.live.rank([history], k, [shopper_id])
+    name = secrets.token_hex(12)
+    parts.reports.outcomes.made(name, ranked.version, ranked.lane)
     return Recommendations(
         shopper_id=shopper_id,
         items=[
             RecommendedItem(item_id=item.item_id, score=round(item.score, 6), part=item.part, because=list(item.reasons))
-            for item in ranked.rankings[0]
+            for item in ranked.items
         ],
         model_version=ranked.version,
         weights_sha256=ranked.sha256,
@@ -45,6 +48,8 @@ def recommendations(parts: GatewayParts, shopper_id: str, k: int) -> Recommendat
         known=row is not None,
         degraded=degraded,
         latency_ms=_elapsed_ms(started_s),
+        recommendation_id=name,
+        lane=ranked.lane,
     )
 
 
@@ -54,7 +59,7 @@ def prediction(parts: GatewayParts, body: bytes) -> Prediction:
     read_object(body)
     asked = decode(PredictRequest, body)
     history = _with_times(asked.history[-STEPS_USED:])
-    ranked = parts.live.ranker.rank([history], asked.k)
+    [ranked] = parts.live.rank([history], asked.k, [None])
     items = [
         PredictedItem(
             item_id=item.item_id,
@@ -64,9 +69,9 @@ def prediction(parts: GatewayParts, body: bytes) -> Prediction:
             because=list(item.reasons) if asked.explain else None,
             why=in_words(item.item_id, item.part, item.reasons) if asked.explain else None,
         )
-        for item in ranked.rankings[0]
+        for item in ranked.items
     ]
-    own = list(ranked.transformer[0].items())[: asked.k]
+    own = list(ranked.transformer.items())[: asked.k]
     unknown_items = sum(not parts.live.ranker.knows(entry.item_id) for entry in history)
     metrics.UNKNOWN_ITEMS.inc(unknown_items)
     return Prediction(
@@ -77,6 +82,7 @@ def prediction(parts: GatewayParts, body: bytes) -> Prediction:
         history_length=len(history),
         unknown_items=unknown_items,
         latency_ms=_elapsed_ms(started_s),
+        lane=ranked.lane,
     )
 
 

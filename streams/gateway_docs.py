@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from headrace.schemas import Click, Purchase
+from headrace.schemas import Click, ModelRelease, Purchase
 from headrace.streams.dashboard.messages import Frame, History
 from headrace.streams.gateway_messages import (
     EventsAnswer,
@@ -19,7 +19,9 @@ from headrace.streams.gateway_messages import (
     Problem,
     Recommendations,
     RefusedEvents,
+    RollbackRequest,
 )
+from headrace.streams.model_list import ModelList
 
 Node = dict[str, Any]
 
@@ -34,6 +36,9 @@ MESSAGES: tuple[type[Struct], ...] = (
     FeaturesAnswer,
     Problem,
     Health,
+    ModelList,
+    ModelRelease,
+    RollbackRequest,
     Frame,
     History,
 )

@@ -6,6 +6,7 @@ from msgspec import Meta, Struct
 
 from headrace.schemas.feature_rows import Kind, ShopperId
 from headrace.schemas.fields import Amount, Count, Id, Sha256, ShortText, TimeMs
+from headrace.schemas.model_releases import Lane
 from headrace.schemas.recommendations import Part, Reason, RecommendedItem
 from headrace.streams.settlement import Status
 
@@ -14,6 +15,11 @@ MOST_ITEMS = 100
 ListLength = Annotated[int, Meta(ge=1, le=MOST_ITEMS, description="how many items are wanted, 1 to 100", examples=[20])]
 Version = Annotated[Count, Meta(description="the weights' version; 0 before the first have arrived", examples=[12])]
 WeightsName = Annotated[Sha256, Meta(description="the name of the weights that made this answer, as `model-updates` gives it")]
+ListName = Annotated[
+    Id | None,
+    Meta(description="the list's name; an event whose `attribution.recommendation_id` names it counts for the version that made it"),
+]
+LaneName = Annotated[Lane | None, Meta(description="which lane answered: `stable`, or `trial` by the newest version", examples=["trial"])]
 Milliseconds = Annotated[float, Meta(description="time spent on the answer, in milliseconds", examples=[3.1])]
 Probability = Annotated[float, Meta(description="probability of being touched next", examples=[0.07])]
 
@@ -72,6 +78,8 @@ class Recommendations(Struct, frozen=True, kw_only=True):
     known: bool
     degraded: Annotated[str | None, Meta(description="what the answer had to do without; null where nothing is amiss")] = None
     latency_ms: Milliseconds
+    recommendation_id: ListName = None
+    lane: LaneName = None
 
 
 class PredictStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -125,6 +133,7 @@ class Prediction(Struct, frozen=True, kw_only=True):
     history_length: Annotated[int, Meta(description="steps that the answer is made of", examples=[2])]
     unknown_items: Annotated[int, Meta(description="steps of these whose item nobody knows; they were passed over", examples=[0])]
     latency_ms: Milliseconds
+    lane: LaneName = None
 
 
 class ViewFeatures(Struct, frozen=True, kw_only=True):
@@ -147,6 +156,13 @@ class FeaturesAnswer(Struct, frozen=True, kw_only=True):
     asked_ms: TimeMs
     views: list[ViewFeatures]
     latency_ms: Milliseconds
+
+
+class RollbackRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Go back to version `to`, the stable one where it is null, and withdraw all later ones."""
+
+    reason: ShortText = ""
+    to: Annotated[Count | None, Meta(description="a version that was published whole; null for the stable one")] = None
 
 
 class Health(Struct, frozen=True, kw_only=True):

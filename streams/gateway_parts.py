@@ -16,6 +16,8 @@ from headrace.features.reader import FeatureReader
 from headrace.schemas import UserRow
 from headrace.streams.live_scorer import LiveScorer
 from headrace.streams.memory_follower import MemoryFollower
+from headrace.streams.model_access import ModelAccess
+from headrace.streams.outcome_reports import OutcomeReports
 from headrace.streams.publisher import EventPublisher, UndeliveredEvents
 
 log = logging.getLogger(__name__)
@@ -29,10 +31,17 @@ REDIS_PAUSE_S = 1.0
 
 
 class GatewayParts:
-    """The parts, built and running from `start` to `stop`. Raises KafkaException where the broker or a topic is not there."""
+    """The parts, built and running from `start` to `stop`. Raises KafkaException where the broker or a topic is not there.
 
-    def __init__(self, bootstrap: str, redis_url: str, device: str) -> None:
-        self.live = LiveScorer(bootstrap, COMPONENT, device)
+    Of its lists `reports` tells only which were clicked: whether next steps were foreseen the recommender tells of its own, and both
+    together would count each step twice.
+    """
+
+    def __init__(self, bootstrap: str, redis_url: str, device: str, access: ModelAccess | None = None) -> None:
+        self.bootstrap = bootstrap
+        self.access = access or ModelAccess()
+        self.live = LiveScorer(bootstrap, COMPONENT, device, trusted=self.access.trusted, store=self.access.store)
+        self.reports = OutcomeReports(bootstrap, COMPONENT)
         self.memories = MemoryFollower(bootstrap, f"{COMPONENT}-memories", self.live.ranker)
         self.publisher = EventPublisher(bootstrap, source=COMPONENT)
         self._redis = connect(redis_url, REDIS_TIMEOUT_S)
@@ -53,6 +62,7 @@ class GatewayParts:
         """Begin to follow the weights and the user rows."""
         self.live.start()
         self.memories.start()
+        self.reports.start()
 
     def stop(self) -> None:
         """Send what still waits to be sent, and end all threads."""
@@ -63,6 +73,7 @@ class GatewayParts:
             # Whoever sent them was told that they are not acknowledged.
             log.warning("events were not delivered at the end", extra={"reason": str(error)})
         self.memories.stop()
+        self.reports.stop()
         self.live.stop()
         self._redis.close()
 
@@ -82,7 +93,7 @@ class GatewayParts:
 
     def failures(self) -> list[str]:
         """Return what has ended and will not come back by itself."""
-        followed = (("weights", self.live.failure), ("memories", self.memories.failure))
+        followed = (("weights", self.live.failure), ("memories", self.memories.failure), ("clicks on lists", self.reports.failure))
         return [f"{name} are no longer followed: {failure!r}; start the gateway anew" for name, failure in followed if failure is not None]
 
     def missing(self) -> list[str]:

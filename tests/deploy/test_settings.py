@@ -40,6 +40,8 @@ def test_each_field_is_read_from_the_variable_of_its_name() -> None:
         "HEADRACE_TRACE_SAMPLE": "0.25",
         "HEADRACE_ALERTMANAGER_URL": "https://on-call:secret@a.example/alerts",
         "HEADRACE_SLACK_WEBHOOK_FILE": "/run/secrets/slack",
+        "HEADRACE_TRIAL_SHARE": "0.5",
+        "HEADRACE_ADMIN_TOKEN_FILE": "/run/secrets/admin",
     }
     settings = Settings.load(variables)
     assert settings == Settings(
@@ -61,6 +63,8 @@ def test_each_field_is_read_from_the_variable_of_its_name() -> None:
         0.25,
         "https://on-call:secret@a.example/alerts",
         "/run/secrets/slack",
+        0.5,
+        "/run/secrets/admin",
     )
     assert settings.shown() == variables | {
         "HEADRACE_REDIS": "rediss://user:***@r.example:6380/2",
@@ -106,6 +110,8 @@ def test_archive_keys_and_weights_lie_in_the_home_unless_told_otherwise() -> Non
         ("HEADRACE_DEVICE", "gpu"),
         ("HEADRACE_LOG_LEVEL", "loud"),
         ("HEADRACE_TRACE_SAMPLE", "1.5"),
+        ("HEADRACE_TRIAL_SHARE", "2"),
+        ("HEADRACE_ADMIN_TOKEN_FILE", str(Path(__file__).parent)),
         ("HEADRACE_TRACE_SAMPLE", "10%"),
         ("HEADRACE_ALERTMANAGER_URL", "alertmanager:9093"),
         ("HEADRACE_SLACK_WEBHOOK_FILE", str(Path(__file__).parent)),

@@ -388,7 +388,7 @@ def test_the_openapi_document_describes_the_answers_that_are_given(client: httpx
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
         *("/v1/events", "/v1/recommendations/{user_id}", "/v1/predict", "/v1/features"),
-        *("/v1/dashboard/stream", "/v1/dashboard/history"),
+        *("/v1/models", "/v1/models/rollback", "/v1/dashboard/stream", "/v1/dashboard/history"),
         *("/healthz", "/readyz"),
     }
     named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
@@ -402,6 +402,8 @@ def test_the_openapi_document_describes_the_answers_that_are_given(client: httpx
         ("/v1/predict", "post", "200", client.post("/v1/predict", json={"history": []})),
         ("/v1/features", "get", "200", client.get("/v1/features?user_id=ada&item_id=lamp&session_id=s-1")),
         ("/v1/features", "get", "422", client.get("/v1/features")),
+        ("/v1/models", "get", "200", client.get("/v1/models")),
+        ("/v1/models/rollback", "post", "403", client.post("/v1/models/rollback", json={})),
         ("/healthz", "get", "200", client.get("/healthz")),
     ):
         assert answer.status_code == int(status)
