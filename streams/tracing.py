@@ -117,13 +117,19 @@ def start(
 
 @contextmanager
 def span(
-    name: str, parent: str | None, *, kind: Kind = "internal", links: Iterable[str] = (), attributes: Attributes | None = None
+    name: str,
+    parent: str | None,
+    *,
+    kind: Kind = "internal",
+    start_ns: int | None = None,
+    links: Iterable[str] = (),
+    attributes: Attributes | None = None,
 ) -> Iterator["Span | None"]:
     """Run a block within a span below `parent`, which log lines then name; an error that leaves the block is noted in it.
 
     Gives None, and costs next to nothing, where `parent` is not followed.
     """
-    started = start(name, parent, kind=kind, links=links, attributes=attributes)
+    started = start(name, parent, kind=kind, start_ns=start_ns, links=links, attributes=attributes)
     if started is None:
         yield None
         return

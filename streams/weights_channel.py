@@ -14,8 +14,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from headrace.online_model.weights import BadUpdate, MissingLink
 from headrace.schemas import InvalidMessage, ModelUpdate, decode, encode
 from headrace.schemas.topics import MODEL_UPDATES, MODEL_WEIGHTS
-from headrace.schemas.wire import Headers, headers
-from headrace.streams import kafka, metrics
+from headrace.schemas.wire import Headers, header, headers
+from headrace.streams import kafka, metrics, tracing
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +59,10 @@ class WeightsPublisher:
             raise KafkaException(KafkaError(KafkaError._CONFLICT, "another learner writes to model-weights; only one may publish a model"))
         return offsets[0], len(parts)
 
-    def send_manifest(self, update: ModelUpdate) -> None:
-        """Announce an update whose payload has been sent. Raises KafkaException if it is lost."""
+    def send_manifest(self, update: ModelUpdate, traceparent: str | None = None) -> None:
+        """Announce an update whose payload has been sent, in the trace that led to it. Raises KafkaException if it is lost."""
         name = f"{update.model}-{update.version}-{update.kind}"
-        tags = headers(update, event_id=name, time_ms=update.created_ms, source=self._client_id)
+        tags = headers(update, event_id=name, time_ms=update.created_ms, source=self._client_id, traceparent=traceparent)
         self._producer.produce(MODEL_UPDATES.name, encode(update), update.model, partition=0, headers=tags, on_delivery=kafka.must_arrive)
         self._flush("the manifest")
 
@@ -89,6 +89,8 @@ class WeightsFollower:
         self._parts: OrderedDict[int, bytes] = OrderedDict()
         self._bytes_waiting = 0
         self._manifests: list[ModelUpdate] = []
+        # The traces of followed updates that came since the start, by version and kind.
+        self._traces: dict[tuple[int, str], str] = {}
         self.newest: ModelUpdate | None = None
         self.caught_up = threading.Event()
         self._start()
@@ -167,6 +169,9 @@ class WeightsFollower:
             if update is not None:
                 self._manifests.append(update)
                 self.newest = update
+                trace = header(record.headers(), "traceparent")
+                if trace is not None and tracing.is_followed(trace):
+                    self._traces[update.version, update.kind] = trace
 
     def _complete(self, update: ModelUpdate) -> bool:
         wanted = range(update.payload_offset, update.payload_offset + update.payload_parts)
@@ -193,8 +198,10 @@ class WeightsFollower:
             self._bytes_waiting -= len(self._parts.pop(offset))
         if update.version <= self._version and not self._lost:
             return
+        trace = self._traces.pop((update.version, update.kind), None)
         try:
-            self._apply(update, payload)
+            with tracing.span("swap", trace, kind="consumer", attributes={"headrace.model_version": update.version}):
+                self._apply(update, payload)
         except BadUpdate as error:
             self._lost = True
             metrics.SWAPS_REFUSED.labels("missing_link" if isinstance(error, MissingLink) else "bad_update").inc()
