@@ -20,8 +20,9 @@ from headrace.online_model.ranker import RankedItem
 from headrace.schemas import Cause, InvalidMessage, Recommendation, RecommendedItem, UserRow, decode, encode
 from headrace.schemas.topics import RECOMMENDATIONS, USER_FEATURES
 from headrace.schemas.wire import header, headers, now_ms
-from headrace.streams import kafka, metrics
+from headrace.streams import kafka, metrics, tracing
 from headrace.streams.dead_letters import DeadLetters
+from headrace.streams.lag import lag_by_topic
 from headrace.streams.lifetime import collect_garbage_seldom
 from headrace.streams.live_scorer import LiveScorer
 from headrace.streams.outcome_reports import OutcomeReports
@@ -110,6 +111,7 @@ class Recommender:
     def commit(self) -> None:
         """Wait until all lists are acknowledged, then commit how far they reach. Raises KafkaException."""
         self._committed_at = time.monotonic()
+        metrics.RECOMMENDER_LAG.set(lag_by_topic(self._rows, [USER_FEATURES.name])[USER_FEATURES.name])
         news = {number: offset for number, offset in self._open.items() if offset != self._committed.get(number)}
         if not news:
             return
@@ -159,7 +161,7 @@ class Recommender:
                     metrics.PREQUENTIAL_HITS.labels(model).inc()
 
     def _answer(self, answers: Sequence[tuple[UserRow, Message]]) -> None:
-        started_s = time.perf_counter()
+        started_s, started_ns = time.perf_counter(), time.time_ns()
         ranked = self.live.rank([row.history for row, _ in answers], LIST_LENGTH, [row.shopper_id for row, _ in answers])
         seconds = time.perf_counter() - started_s
         metrics.SCORING.observe(seconds)
@@ -180,7 +182,9 @@ class Recommender:
             last = row.history[-1].item_id if row.history else ""
             made = MadeList(message.recommendation_id, ranking.version, ranking.lane, row.steps, last, items)
             self.reports.outcomes.remember(row.shopper_id, made)
-            self._send(message, header(record.headers(), "traceparent"))
+            trace = header(record.headers(), "traceparent")
+            about = {"headrace.recommendation_id": message.recommendation_id, "headrace.model_version": message.model_version}
+            self._send(message, tracing.note("recommend", trace, started_ns, time.time_ns(), kind="consumer", attributes=about) or trace)
 
     def _send(self, message: Recommendation, trace: str | None) -> None:
         tags = headers(message, event_id=message.recommendation_id, time_ms=message.created_ms, source=COMPONENT, traceparent=trace)
