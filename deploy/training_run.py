@@ -99,7 +99,7 @@ def train_once(source: Source, plan: TrainingPlan, shape: Mapping[str, int], fil
         raise TrainingRefused(f"--checkpoints: {files.checkpoints} holds those of a run; go on with it by --resume, or name another folder")
     device = device_of(machine.device)
     with joined(device, machine.meeting) as group:
-        training = FullTraining(_examples(source, group, plain), plan, TransformerShape(**shape), device=device, group=group)
+        training = FullTraining(examples_of(source, group, plain), plan, TransformerShape(**shape), device=device, group=group)
         if files.checkpoints and files.resume:
             training.resume(files.checkpoints)
         with counting("train", plain or not group.leads) as show:
@@ -132,7 +132,7 @@ def train_by_each(source: Source, plan: TrainingPlan, shape: Mapping[str, int], 
     if machine.threads:
         torch.set_num_threads(machine.threads)
     device = device_of(machine.device)
-    examples = _examples(source, ALONE, plain)
+    examples = examples_of(source, ALONE, plain)
     with counting("train", plain) as show:
 
         def train(one: TrainingPlan, number: int) -> tuple[list[Evaluation], str]:
@@ -153,7 +153,8 @@ def train_by_each(source: Source, plan: TrainingPlan, shape: Mapping[str, int], 
         draw({f"{one.optimizer}, {one.table_optimizer}": one.curve for one in curves}, files.png)
 
 
-def _examples(source: Source, group: "Group", plain: bool) -> "list[Example]":
+def examples_of(source: Source, group: "Group", plain: bool) -> "list[Example]":
+    """Read the examples of a source, in their order, and say how many lines were left out. Raises UnusableFrames, OSError."""
     from headrace.deploy.placed_events import placed_events
     from headrace.deploy.training_frames import Arrival, examples_of_events, read_frames
 
