@@ -117,7 +117,7 @@ def test_a_corrupted_payload_is_refused_and_counted_and_the_next_snapshot_heals(
     chain.snapshot()
     followed = Followed(kafka)
     followed.until(1)
-    bad_before, lost_before = refused("bad_update"), refused("missing_link")
+    bad_before, lost_before = refused("damaged"), refused("lost")
     good = chain.publisher.send_payload
 
     def corrupted(model: str, payload: bytes) -> tuple[int, int]:
@@ -129,8 +129,8 @@ def test_a_corrupted_payload_is_refused_and_counted_and_the_next_snapshot_heals(
     chain.delta()
     followed.idle()
     assert followed.versions == [1], "neither the broken version nor one that builds on it is taken in"
-    assert refused("bad_update") == bad_before + 1
-    assert refused("missing_link") == lost_before + 1
+    assert refused("damaged") == bad_before + 1
+    assert refused("lost") == lost_before + 1
     chain.snapshot()
     chain.delta()
     followed.until(4)
