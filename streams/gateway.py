@@ -40,18 +40,15 @@ class GatewayFailed(RuntimeError):
     """The gateway ended without being asked to."""
 
 
-def create_app(bootstrap: str, redis_url: str, device: str, signals_url: str = "", access: ModelAccess | None = None) -> FastAPI:
-    """Return the application. Its parts are built when it starts, and it does not start without the broker and its topics.
-
-    At `signals_url` the dashboard asks for the states of the watched signals; it does without where that is empty.
-    """
+def create_app(bootstrap: str, redis_url: str, device: str, access: ModelAccess | None = None) -> FastAPI:
+    """Return the application. Its parts are built when it starts, and it does not start without the broker and its topics."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         parts = app.state.parts = GatewayParts(bootstrap, redis_url, device, access)
         metrics.tell_build(COMPONENT, lambda: _is_ready(parts))
         metrics.PUBLISHER_WAITING.set_function(lambda: parts.publisher.waiting)
-        dashboard = app.state.dashboard = Dashboard(bootstrap, parts, signals_url)
+        dashboard = app.state.dashboard = Dashboard(bootstrap, parts)
         parts.start()
         dashboard.start()
         try:

@@ -11,12 +11,21 @@ from collections.abc import Callable, Mapping
 
 from confluent_kafka import KafkaException, Message
 
-from headrace.schemas import DriftAlert, InvalidMessage, ModelUpdate, Recommendation, decode
-from headrace.schemas.model_releases import ModelRelease, ReleaseOutcomes
+from headrace.schemas import (
+    DriftAlert,
+    DriftState,
+    InvalidMessage,
+    ModelRelease,
+    ModelUpdate,
+    Recommendation,
+    ReleaseOutcomes,
+    decode,
+)
 from headrace.schemas.topics import (
     CLICKS,
     DEAD_LETTERS,
     DRIFT_ALERTS,
+    DRIFT_STATE,
     MODEL_RELEASES,
     MODEL_UPDATES,
     PURCHASES,
@@ -24,14 +33,14 @@ from headrace.schemas.topics import (
     RELEASE_OUTCOMES,
     TOPICS,
 )
-from headrace.schemas.wire import now_ms
+from headrace.schemas.wire import header, now_ms
 from headrace.streams import metrics
 from headrace.streams.dashboard.board import Board
 from headrace.streams.dashboard.curves import Curves
 from headrace.streams.dashboard.episodes import Episodes
 from headrace.streams.dashboard.own_metrics import CounterReader, HistogramReader
 from headrace.streams.dashboard.present import Present
-from headrace.streams.dashboard.signals import SignalReader
+from headrace.streams.dashboard.signals import Signals
 from headrace.streams.dashboard.sources import Sources
 from headrace.streams.dashboard.tails import ListSample, TopicTails
 from headrace.streams.dashboard.taken import RowWatch
@@ -39,6 +48,7 @@ from headrace.streams.dashboard.versions import Decisions, Versions
 from headrace.streams.gateway_parts import GatewayParts
 from headrace.streams.http_metrics import REQUEST_TIME, REQUESTS
 from headrace.streams.lag import GROUPS, Ends, LagReader
+from headrace.streams.signing import SIGNATURE_HEADER, Forged
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +57,7 @@ LOOK_EVERY_S = 1.0
 TIMEOUT_S = 2.0
 COUNTED = (CLICKS, PURCHASES, RECOMMENDATIONS, DEAD_LETTERS)
 WATCHED = {topic.name: topic for topic in (*COUNTED, *(topic for _, topics in GROUPS.values() for topic in topics))}
-FOLLOWED = {MODEL_UPDATES.name: 100, MODEL_RELEASES.name: 200, RELEASE_OUTCOMES.name: 600, DRIFT_ALERTS.name: 500}
+FOLLOWED = {MODEL_UPDATES.name: 100, MODEL_RELEASES.name: 200, RELEASE_OUTCOMES.name: 600, DRIFT_ALERTS.name: 500, DRIFT_STATE.name: 2000}
 MESSAGES = {topic.name: topic.message for topic in TOPICS}
 SHOPPERS_SHOWN = 8
 SHOPPERS_EVERY_S = 10.0
@@ -56,15 +66,16 @@ SHOPPERS_EVERY_S = 10.0
 class Dashboard:
     """Watches from `start` to `stop`; `board` and `curves` hold what is shown."""
 
-    def __init__(self, bootstrap: str, parts: GatewayParts, signals_url: str = "", clock: Callable[[], int] = now_ms) -> None:
+    def __init__(self, bootstrap: str, parts: GatewayParts, clock: Callable[[], int] = now_ms) -> None:
         self._clock = clock
         self._parts = parts
+        self._trusted = parts.access.trusted
         self.board = Board()
         self.curves = Curves(clock())
         self._lag = LagReader(bootstrap, CLIENT_ID, TIMEOUT_S)
         self._tails = TopicTails(bootstrap, f"{CLIENT_ID}-topics", FOLLOWED)
         self._lists = ListSample(bootstrap, f"{CLIENT_ID}-lists")
-        self._signals = SignalReader(signals_url)
+        self._signals = Signals()
         self._rows = RowWatch()
         parts.memories.watch = self._rows.see
         self._weights = HistogramReader(metrics.WEIGHTS_FRESHNESS)
@@ -110,10 +121,8 @@ class Dashboard:
 
     def _show(self, at_ms: int, at_s: float) -> None:
         board, present = self.board, self._present
-        signals = self._signals.look()
-        if self._signals.is_told:
-            self._sources.note("states of signals", signals.reported_ms if signals else None, self._signals.trouble, every_s=5.0)
         self._sources.note("weights", self._versions.newest_ms or None)
+        self._sources.note("states of signals", self._signals.newest_ms)
         now = present.now(
             at_ms,
             at_s,
@@ -132,7 +141,7 @@ class Dashboard:
         board.put("versions", self._versions.shown())
         board.put("releases", self._decisions.shown(at_ms))
         board.put("drift", self._episodes.drift(at_ms))
-        board.put("signals", signals)
+        board.put("signals", self._signals.shown())
         if at_s - self._shoppers_shown_s > SHOPPERS_EVERY_S and self._shoppers:
             self._shoppers_shown_s = at_s
             board.put("shoppers", list(self._shoppers)[-SHOPPERS_SHOWN:][::-1])
@@ -141,9 +150,13 @@ class Dashboard:
     def _take(self, record: Message) -> None:
         topic = record.topic() or ""
         kind = MESSAGES[topic]
+        if kind is None or record.value() is None:
+            return
         try:
-            message = decode(kind, record.value(), record.headers()) if kind is not None else None
-        except InvalidMessage as error:
+            message = decode(kind, record.value(), record.headers())
+            if self._trusted is not None and isinstance(message, ModelUpdate | ModelRelease):
+                self._trusted.verify(message.key_id, record.value() or b"", header(record.headers(), SIGNATURE_HEADER))
+        except (InvalidMessage, Forged) as error:
             log.warning("record passed over", extra={"topic": topic, "offset": record.offset(), "reason": str(error)})
             return
         if isinstance(message, ModelUpdate):
@@ -154,6 +167,8 @@ class Dashboard:
             self._decisions.report(message)
         elif isinstance(message, DriftAlert):
             self._episodes.take(message)
+        elif isinstance(message, DriftState):
+            self._signals.take(message)
 
     def _note_lists(self, lists: list[Recommendation]) -> None:
         for one in lists:

@@ -1,11 +1,12 @@
 """What the dashboard's stream and history carry. Times are milliseconds since 1970, freshness is in milliseconds."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from headrace.schemas.drift_alerts import AlertState, DriftCause, DriftReaction
-from headrace.schemas.fields import Count, Id, TimeMs
+from headrace.schemas.drift_state import DriftState
+from headrace.schemas.fields import TimeMs
 
 State = Literal["healthy", "learning behind", "drift going on", "stale"]
 Resolution = Literal["fine", "coarse"]
@@ -67,10 +68,10 @@ class Now(Struct, frozen=True, kw_only=True):
 
 
 class VersionLine(Struct, frozen=True, kw_only=True):
-    """A manifest of `model-updates`, in short."""
+    """A manifest of `model-updates`, in short. `whole` says that the version was published as a snapshot too, so one can go back to it."""
 
     version: int
-    kind: Literal["snapshot", "delta"]
+    whole: bool
     created_ms: TimeMs
     trigger: str
     learned_events: int
@@ -106,9 +107,15 @@ class LaneOutcome(Struct, frozen=True, kw_only=True):
 
 
 class Releases(Struct, frozen=True, kw_only=True):
-    """Who is answered by what: the newest decisions, newest first, and how the lanes do. `reported` is false before the first."""
+    """Who is answered by what: the newest decisions, newest first, and how the lanes do. `reported` is false before the first.
+
+    `withdrawn` holds for each rollback the version gone back to and the last one withdrawn.
+    """
 
     reported: bool
+    stable_version: int
+    trial_share: float
+    withdrawn: list[tuple[int, int]]
     decisions: list[Decision]
     outcomes: list[LaneOutcome]
 
@@ -145,39 +152,6 @@ class Drift(Struct, frozen=True, kw_only=True):
     episodes: list[Episode]
 
 
-Bins = Annotated[list[float], Meta(max_length=101)]
-
-
-class SignalHistogram(Struct, frozen=True, kw_only=True):
-    """Shares of the observations in each bin, then and now. `edges` has one entry more than the two; or `names` name the bins."""
-
-    edges: Bins = []
-    names: Annotated[list[str], Meta(max_length=100)] = []
-    then: Bins
-    now: Bins
-
-
-class SignalState(Struct, frozen=True, kw_only=True):
-    """How a watched signal stands: what whoever watches it may report at the address that the gateway is told."""
-
-    signal: Id
-    detector: Id
-    state: Literal["warming up", "quiet", "moving", "drift"]
-    segment: dict[str, str] = {}
-    level_before: float | None = None
-    level_now: float | None = None
-    observations: Count = 0
-    changed_ms: TimeMs | None = None
-    histogram: SignalHistogram | None = None
-
-
-class SignalStates(Struct, frozen=True, kw_only=True):
-    """The signals that are watched, as of `reported_ms`."""
-
-    reported_ms: TimeMs
-    signals: Annotated[list[SignalState], Meta(max_length=500)]
-
-
 class Mark(Struct, frozen=True, kw_only=True):
     """What happened at one time and belongs on the curve."""
 
@@ -203,7 +177,7 @@ class History(Struct, frozen=True, kw_only=True):
 class Frame(Struct, frozen=True, kw_only=True):
     """One message of the stream: the parts that have changed since the client's last one; the first holds all.
 
-    `point` is the newest row of the fine history, `shoppers` are some who were just here, `signals` is null where nobody reports them.
+    `point` is the newest row of the fine history, `shoppers` are some who were just here, `signals` is null until one is reported.
     """
 
     revision: int
@@ -213,5 +187,5 @@ class Frame(Struct, frozen=True, kw_only=True):
     versions: list[VersionLine] | None = None
     releases: Releases | None = None
     drift: Drift | None = None
-    signals: SignalStates | None = None
+    signals: list[DriftState] | None = None
     shoppers: list[str] | None = None

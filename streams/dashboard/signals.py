@@ -1,52 +1,31 @@
-"""How the watched signals stand, asked of whoever watches them, where the gateway is told an address for it."""
+"""How the watched signals stand, by their own topic."""
 
-import logging
-import time
-import urllib.error
-import urllib.request
+from headrace.schemas import DriftState
 
-import msgspec
-
-from headrace.streams.dashboard.messages import SignalStates
-
-log = logging.getLogger(__name__)
-
-ASK_EVERY_S = 5.0
-TIMEOUT_S = 0.5
-LARGEST_ANSWER = 1_000_000
+MOST_SIGNALS = 300
+ORDER = {"drifting": 0, "warming_up": 2}
 
 
-class SignalReader:
-    """Asks `url` each five seconds for SignalStates as JSON; an empty `url` means that nobody reports them."""
+class Signals:
+    """Keeps the newest state of each signal."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._asked_s = float("-inf")
-        self.states: SignalStates | None = None
-        self.trouble: str | None = None
+    def __init__(self) -> None:
+        self._newest: dict[str, DriftState] = {}
 
     @property
-    def is_told(self) -> bool:
-        """Whether there is an address to ask."""
-        return bool(self._url)
+    def newest_ms(self) -> int | None:
+        """When a state was reported last; None where none was."""
+        return max((state.reported_ms for state in self._newest.values()), default=None)
 
-    def look(self) -> SignalStates | None:
-        """Return the newest answer; None before the first."""
-        if self._url and time.monotonic() - self._asked_s >= ASK_EVERY_S:
-            self._asked_s = time.monotonic()
-            try:
-                self.states = self._ask()
-                self.trouble = None
-            except (OSError, urllib.error.URLError, msgspec.MsgspecError, ValueError) as error:
-                self.trouble = f"{self._url} gave no states of signals ({error})"
-                log.warning("states of signals not taken in", extra={"reason": str(error)})
-        return self.states
+    def take(self, state: DriftState) -> None:
+        """Take in how a signal stands."""
+        self._newest.pop(state.signal, None)
+        self._newest[state.signal] = state
+        while len(self._newest) > MOST_SIGNALS:
+            del self._newest[next(iter(self._newest))]
 
-    def _ask(self) -> SignalStates:
-        if not self._url.startswith(("http://", "https://")):
-            raise ValueError(f"an address that begins with http:// or https:// was expected; the value is {self._url!r}")
-        with urllib.request.urlopen(self._url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - checked above
-            body = answer.read(LARGEST_ANSWER + 1)
-        if len(body) > LARGEST_ANSWER:
-            raise ValueError(f"at most {LARGEST_ANSWER} bytes were expected")
-        return msgspec.json.decode(body, type=SignalStates)
+    def shown(self) -> list[DriftState] | None:
+        """Return the states, those that drift first, then by name; None where none was reported."""
+        if not self._newest:
+            return None
+        return sorted(self._newest.values(), key=lambda state: (ORDER.get(state.state, 1), state.signal))

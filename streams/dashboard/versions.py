@@ -2,8 +2,10 @@
 
 from collections import deque
 
-from headrace.schemas import ModelUpdate
-from headrace.schemas.model_releases import ModelRelease, ReleaseOutcomes
+from msgspec.structs import replace
+
+from headrace.online_model.release_state import ReleaseState
+from headrace.schemas import ModelRelease, ModelUpdate, ReleaseOutcomes
 from headrace.streams.dashboard.messages import Decision, LaneOutcome, Mark, Releases, VersionLine
 
 MOST_VERSIONS = 60
@@ -21,21 +23,25 @@ class Versions:
 
     def take(self, update: ModelUpdate) -> None:
         """Take in a manifest."""
-        if update.kind == "delta" or update.version not in self._lines:
-            self._lines.pop(update.version, None)
-            self._lines[update.version] = VersionLine(
-                version=update.version,
-                kind=update.kind,
-                created_ms=update.created_ms,
-                trigger=update.trigger,
-                learned_events=update.learned_events,
-                payload_bytes=update.payload_bytes,
-                holdout_loss=update.holdout_loss,
-                live_holdout_loss=update.live_holdout_loss,
-                metrics=update.metrics,
-                sha256=update.weights_sha256[:12],
-            )
-            self.newest_ms = update.created_ms
+        known = self._lines.get(update.version)
+        whole = update.kind == "snapshot"
+        if known is not None and whole:
+            self._lines[update.version] = replace(known, whole=True)
+            return
+        self._lines.pop(update.version, None)
+        self._lines[update.version] = VersionLine(
+            version=update.version,
+            whole=whole,
+            created_ms=update.created_ms,
+            trigger=update.trigger,
+            learned_events=update.learned_events,
+            payload_bytes=update.payload_bytes,
+            holdout_loss=update.holdout_loss,
+            live_holdout_loss=update.live_holdout_loss,
+            metrics=update.metrics,
+            sha256=update.weights_sha256[:12],
+        )
+        self.newest_ms = update.created_ms
         while len(self._lines) > MOST_VERSIONS:
             del self._lines[next(iter(self._lines))]
 
@@ -52,13 +58,15 @@ class Decisions:
     """The newest releases that count, and what the recommenders report of the lanes."""
 
     def __init__(self) -> None:
+        self._state = ReleaseState()
         self._newest: deque[Decision] = deque(maxlen=MOST_DECISIONS)
         self._outcomes: deque[ReleaseOutcomes] = deque(maxlen=6000)
 
     def take(self, release: ModelRelease) -> None:
         """Take in a decision; one whose turn was another's is void and passed over."""
-        if self._newest and release.sequence != self._newest[-1].sequence + 1:
+        if self._state.objection(release) is not None:
             return
+        self._state = self._state.after(release)
         self._newest.append(
             Decision(
                 sequence=release.sequence,
@@ -95,6 +103,9 @@ class Decisions:
         lanes = sorted(sums.items(), key=lambda lane: lane[0][1], reverse=True)[:MOST_LANE_LINES]
         return Releases(
             reported=bool(self._newest),
+            stable_version=self._state.stable_version,
+            trial_share=self._state.trial_share,
+            withdrawn=list(self._state.withdrawn),
             decisions=list(reversed(self._newest)),
             outcomes=[
                 LaneOutcome(lane=lane, version=version, answered=answered, hits=hits, clicks=clicks)

@@ -6,6 +6,8 @@ import { histogram } from "./small-charts.js";
 
 const SHOWN = 6;
 const CAUSES = 4;
+const SIGNAL_OLD_MS = 300_000;
+const STATES = { warming_up: "warming up", stable: "stable", drifting: "drifting" };
 const find = (id) => document.getElementById(id);
 const segment = (parts) => Object.entries(parts ?? {}).map(([name, value]) => `${name} ${value}`).join(", ");
 
@@ -19,13 +21,13 @@ export class DriftPanel {
 
   showSignals(state) {
     const host = find("signals");
-    if (!state.signals) {
+    if (!state.signals?.length) {
       host.replaceChildren(make("p", { class: "empty" }, "Not reported: nobody tells how the watched signals stand."));
       return;
     }
     const body = make("tbody");
-    const heads = ["Signal", "State", "Before", "Now", "Then and now"].map((name, place) => make("th", { scope: "col", class: place > 1 && place < 4 ? "n" : "" }, name));
-    fill(body, state.signals.signals.map(signal));
+    const heads = ["Signal", "State", "Usual", "Now", "Values then and now"].map((name, place) => make("th", { scope: "col", class: place > 1 && place < 4 ? "n" : "" }, name));
+    fill(body, state.signals.map((one) => signal(one, state.clockMs())));
     const table = make("table", { class: "plain" }, make("thead", {}, make("tr", {}, ...heads)), body);
     host.replaceChildren(make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Watched signals" }, table));
   }
@@ -61,18 +63,21 @@ function rest(number) {
   return number > 0 ? make("p", { class: "empty" }, `and ${count(number)} earlier`) : make("span");
 }
 
-function signal(one) {
-  const where = segment(one.segment);
-  const then = one.histogram ? histogram(one.histogram, `${one.signal}: ${described(one.histogram)}`) : "not reported";
+function signal(one, clockMs) {
+  const then = one.histogram_then ?? [];
+  const now = one.histogram_now ?? [];
+  const bars = then.length || now.length ? histogram({ then, now }, `${one.signal}: ${described(then, now, one.edges ?? [])}`) : "not reported";
+  const old = clockMs - one.reported_ms > SIGNAL_OLD_MS;
+  const note = old ? `told ${ago(clockMs - one.reported_ms)}` : one.state === "drifting" && one.since_ms ? `since ${ago(Math.max(0, clockMs - one.since_ms))}` : "";
   return [
-    { text: where ? `${one.signal} (${where})` : one.signal, header: true },
-    { text: make("em", { class: `tag signal-${one.state.replace(" ", "-")}` }, one.state) },
-    { text: short(one.level_before), class: "n" },
-    { text: short(one.level_now), class: "n" },
-    { text: then, class: "hist" },
+    { text: make("span", { title: one.detector }, one.signal), header: true },
+    { text: make("span", {}, make("em", { class: `tag signal-${one.state}` }, STATES[one.state] ?? one.state), note ? make("small", {}, ` ${note}`) : "") },
+    { text: short(one.baseline), class: "n" },
+    { text: short(one.level), class: "n" },
+    { text: bars, class: "hist" },
   ];
 }
 
-function described({ names, edges, then, now }) {
-  return now.map((value, place) => `${names?.[place] ?? (edges?.length ? `from ${short(edges[place])}` : place + 1)}: then ${share(then[place], 0)}, now ${share(value, 0)}`).join("; ");
+function described(then, now, edges) {
+  return now.map((value, place) => `from ${short(edges[place])}: then ${share(then[place], 0)}, now ${share(value, 0)}`).join("; ");
 }

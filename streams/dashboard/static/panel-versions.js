@@ -16,10 +16,9 @@ export class VersionsPanel {
   show(state) {
     this.state = state;
     const versions = state.versions ?? [];
-    const decision = state.releases?.decisions[0] ?? null;
     find("versions-empty").hidden = versions.length > 0;
     find("versions").hidden = versions.length === 0;
-    fill(find("versions").tBodies[0], versions.slice(0, SHOWN).map((line) => row(line, decision, state)));
+    fill(find("versions").tBodies[0], versions.slice(0, SHOWN).map((line) => row(line, state)));
     this.showLanes(state.releases, versions[0]?.version ?? null);
   }
 
@@ -29,10 +28,9 @@ export class VersionsPanel {
       if (!host.querySelector(".empty")) host.replaceChildren(make("p", { class: "empty" }, "Release lanes: not reported. Every shopper is answered by the newest version."));
       return;
     }
-    const [decision] = releases.decisions;
-    const onTrial = decision.pinned ? 0 : decision.trial_share;
+    const { stable_version: stable, trial_share: onTrial } = releases;
     const lanes = [
-      ["stable", decision.stable_version, 1 - onTrial],
+      ["stable", stable, 1 - onTrial],
       ["trial", newest, onTrial],
     ];
     if (!host.querySelector(".lane")) host.replaceChildren(...lanes.map(() => make("div", { class: "lane" }, make("b"), make("span"), make("i", { class: "meter" }, make("i")), make("small"))));
@@ -49,11 +47,11 @@ export class VersionsPanel {
   }
 }
 
-function row(line, decision, state) {
+function row(line, state) {
   const change = line.holdout_loss === null || line.live_holdout_loss === null ? null : line.holdout_loss / line.live_holdout_loss - 1;
-  const isStable = decision?.stable_version === line.version;
-  const withdrawn = decision && line.version > decision.stable_version && line.version <= decision.withdrawn_to;
-  const tags = [isStable ? "stable" : null, state.now?.model_version === line.version ? "served" : null, withdrawn ? "withdrawn" : null, line.kind === "snapshot" ? "whole" : null];
+  const isStable = state.releases?.reported && state.releases.stable_version === line.version;
+  const withdrawn = state.releases?.withdrawn.some(([kept, last]) => line.version > kept && line.version <= last);
+  const tags = [isStable ? "stable" : null, state.now?.model_version === line.version ? "served" : null, withdrawn ? "withdrawn" : null, line.whole ? "whole" : null];
   const shown = tags.filter(Boolean);
   const metrics = Object.entries(line.metrics).map(([name, value]) => `${name} ${number(value)}`).join(", ");
   const name = make("span", { title: [line.sha256, metrics].filter(Boolean).join("; ") }, String(line.version), ...shown.flatMap((tag) => [" ", make("em", { class: `tag ${tag}` }, tag)]));

@@ -1,6 +1,7 @@
 // The rollback dialog. The token goes into one request and is forgotten.
 
-import { say } from "./dom.js";
+import { make, say } from "./dom.js";
+import { ago } from "./format.js";
 
 const ROUTE = "/v1/models/rollback";
 const find = (id) => document.getElementById(id);
@@ -13,9 +14,8 @@ export function rollbackDialog(state) {
     say(said, text);
   };
   find("rollback-open").addEventListener("click", () => {
-    const stable = state.releases?.decisions[0]?.stable_version;
-    const target = stable === undefined ? "the stable version" : `version ${stable}, the stable one`;
-    say(find("rollback-what"), `All shoppers are answered by ${target} at once. Newer versions are withdrawn, and learning goes on from there.`);
+    say(find("rollback-what"), "All shoppers are answered by that version at once. Newer ones are withdrawn, and learning goes on from there.");
+    find("rollback-to").replaceChildren(...choices(state).map(([value, text]) => make("option", { value }, text)));
     tell("");
     dialog.showModal();
     find("rollback-reason").focus();
@@ -28,17 +28,18 @@ export function rollbackDialog(state) {
     event.preventDefault();
     const send = find("rollback-send");
     const token = find("rollback-token").value;
+    const to = find("rollback-to").value;
     send.disabled = true;
     tell("Asking …");
     try {
       const answer = await fetch(ROUTE, {
         method: "POST",
         headers: { "content-type": "application/json", authorization: `Bearer ${token}` },
-        body: JSON.stringify({ reason: find("rollback-reason").value.trim() }),
+        body: JSON.stringify({ reason: find("rollback-reason").value.trim(), to: to === "" ? null : Number(to) }),
       });
       const told = await answer.json().catch(() => ({}));
       if (answer.ok) {
-        tell(told.message ?? `Rolled back to version ${told.stable_version ?? ""}.`, "good");
+        tell(`Rolled back: version ${told.stable_version} answers all, versions up to ${told.withdrawn_to ?? told.stable_version} are withdrawn.`, "good");
         find("rollback-token").value = "";
       } else if (answer.status === 401 || answer.status === 403) tell(told.message ?? "The token is not the right one.", "bad");
       else if (answer.status === 404 || answer.status === 405) tell("This gateway does not take rollbacks; use: headrace models rollback", "bad");
@@ -49,4 +50,13 @@ export function rollbackDialog(state) {
       send.disabled = false;
     }
   });
+}
+
+/** [value, text] of the versions one can go back to; the empty value stands for the stable one. */
+function choices(state) {
+  const { stable_version: stable, withdrawn, reported } = state.releases ?? { withdrawn: [] };
+  const isGone = (version) => withdrawn.some(([kept, last]) => version > kept && version <= last);
+  const whole = (state.versions ?? []).filter((line) => line.whole && line.version !== stable && !isGone(line.version));
+  const first = reported ? [["", `version ${stable}, the stable one`]] : [];
+  return [...first, ...whole.map((line) => [String(line.version), `version ${line.version}, made ${ago(Math.max(0, state.clockMs() - line.created_ms))}`])];
 }

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page
 from headrace.deploy.bench.chromium import ChromiumMissing, chromium
 from headrace.streams.gateway import create_app
 from headrace.streams.kafka import ensure_topics
+from headrace.streams.model_access import ModelAccess
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +20,12 @@ def gateway(kafka: str, redis_server: str, tmp_path_factory: pytest.TempPathFact
     token: Path = tmp_path_factory.mktemp("admin") / "token"
     token.write_text(f"{TOKEN}\n")
     token.chmod(0o600)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HEADRACE_ADMIN_TOKEN_FILE", str(token))
-        running = Gateway(kafka, create_app(kafka, redis_server, "cpu"))
-        running.start()
-        try:
-            yield running
-        finally:
-            running.stop()
+    running = Gateway(kafka, create_app(kafka, redis_server, "cpu", access=ModelAccess(admin_token_file=token)))
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
 
 
 @pytest.fixture(scope="session")

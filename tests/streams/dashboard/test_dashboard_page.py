@@ -5,13 +5,14 @@ from typing import Any
 
 import httpx
 import pytest
-from page_gateway import Gateway
+from page_gateway import TOKEN, Gateway
 from playwright.sync_api import Browser, Page, expect
 
-from headrace.schemas import Click, DriftAlert, HistoryEntry, ModelUpdate, UserRow
+from headrace.schemas import Click, DriftAlert, DriftState, HistoryEntry, ModelRelease, ModelUpdate, UserRow
 from headrace.schemas.drift_alerts import DriftCause
-from headrace.schemas.topics import CLICKS, DRIFT_ALERTS, MODEL_UPDATES
+from headrace.schemas.topics import CLICKS, DRIFT_ALERTS, DRIFT_STATE, MODEL_RELEASES, MODEL_UPDATES
 from headrace.schemas.wire import now_ms
+from headrace.streams.release_log import ReleaseLog
 
 # Two frames of the page's own update, of a gateway whose time is the page's.
 PUSH = """async ([frames, draws]) => {
@@ -89,7 +90,6 @@ def update(version: int, **changes: Any) -> ModelUpdate:
 def test_the_page_comes_alive_and_shows_what_is_published(page: Page, gateway: Gateway) -> None:
     expect(page.locator("#health-word")).not_to_have_text("Connecting")
     expect(page.locator("#lag-rows tbody tr")).to_have_count(3)
-    expect(page.locator("#signals")).to_contain_text("Not reported")
     for number in range(40):
         click = Click(event_id=f"page-{now_ms()}-{number}", event_time_ms=now_ms(), item_id="lamp", user_id="ada")
         gateway.publish(CLICKS, click, "ada")
@@ -117,16 +117,65 @@ def test_a_drift_alert_marks_the_curve_and_names_the_cause_until_it_is_resolved(
     expect(page.locator("#quality-chart line[data-mark=page-1]")).to_have_count(1)
 
 
-def test_states_of_signals_show_their_histograms_then_and_now(page: Page) -> None:
-    histogram = {"edges": [0, 10, 20, 40], "names": [], "then": [0.5, 0.3, 0.2], "now": [0.2, 0.3, 0.5]}
-    signal = {"signal": "price", "detector": "KS", "state": "moving", "segment": {}, "level_before": 12.5, "level_now": 17.25}
-    states = {"reported_ms": now_ms(), "signals": [signal | {"observations": 4000, "changed_ms": None, "histogram": histogram}]}
-    page.evaluate(PUSH, [[{"revision": 1, "signals": states}], True])
+def test_states_of_signals_show_their_histograms_then_and_now(page: Page, gateway: Gateway) -> None:
+    state = DriftState(
+        signal="price[category=tents]",
+        detector="KS",
+        state="drifting",
+        level=17.25,
+        baseline=12.5,
+        since_ms=now_ms() - 60_000,
+        histogram_then=[0.5, 0.3, 0.2],
+        histogram_now=[0.2, 0.3, 0.5],
+        edges=[0, 10, 20, 40],
+        reported_ms=now_ms(),
+    )
+    gateway.publish(DRIFT_STATE, state, state.signal)
     row = page.locator("#signals tbody tr")
-    expect(row).to_contain_text("moving")
+    expect(row).to_contain_text("drifting", timeout=10_000)
     expect(row).to_contain_text("17.3")
     expect(row.locator("svg .bar-now")).to_have_count(3)
     expect(row.locator("svg")).to_have_attribute("aria-label", re.compile("from 20: then 20%, now 50%"))
+
+
+def test_a_rollback_needs_the_right_token_and_is_shown_once_it_counts(page: Page, gateway: Gateway) -> None:
+    for version in (900_010, 900_011):
+        gateway.publish(MODEL_UPDATES, update(version), "next-item")
+    log = ReleaseLog(gateway.bootstrap, "test-page")
+    promoted = ModelRelease(
+        model="next-item",
+        sequence=log.state.newest.sequence + 1 if log.state.newest else 1,
+        action="promote",
+        stable_version=900_010,
+        stable_sha256="a" * 64,
+        trial_share=0.9,
+        reason="for a test",
+        decided_by="test",
+        decided_ms=now_ms(),
+    )
+    gateway.publish(MODEL_RELEASES, promoted, "next-item")
+    expect(page.locator("#lanes")).to_contain_text("version 900010", timeout=10_000)
+    expect(page.locator("#lanes")).to_contain_text("10% of shoppers")
+    page.locator("#rollback-open").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#rollback-to option").first).to_have_text("version 900010, the stable one")
+    page.get_by_label("Reason, for the record").fill("hits fell")
+    page.get_by_label("Admin token").fill("guessed")
+    page.keyboard.press("Enter")
+    expect(page.locator("#rollback-said")).to_have_class("bad", timeout=10_000)
+    expect(page.locator("#rollback-said")).to_contain_text("Bearer")
+    assert page.locator("#quality-chart line.rollback").count() == 0
+    page.get_by_label("Admin token").fill(TOKEN)
+    page.locator("#rollback-send").click()
+    expect(page.locator("#rollback-said")).to_have_text(re.compile(r"Rolled back: version 900010 answers all"), timeout=20_000)
+    assert page.get_by_label("Admin token").input_value() == ""
+    assert page.evaluate("JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie])") == '[{},{},""]'
+    page.keyboard.press("Escape")
+    expect(page.locator("#quality-chart line.rollback")).to_have_count(1, timeout=10_000)
+    expect(page.locator("#versions tbody tr", has_text="900011")).to_contain_text("withdrawn")
+    expect(page.locator("#health-reasons, #health-sentence").first).not_to_be_empty()
+    page.locator("#decisions summary").click()
+    expect(page.locator("#decisions")).to_contain_text("hits fell")
 
 
 def test_a_shopper_is_shown_with_history_list_and_reasons_and_markup_stays_text(page: Page, gateway: Gateway) -> None:

@@ -3,26 +3,23 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 from typing import Any
 
-import msgspec
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from headrace.online_model.ranker import Foreseen
-from headrace.schemas import Cause, DriftAlert, UserRow
-from headrace.schemas.model_releases import ModelRelease, ReleaseOutcomes, VersionOutcome
+from headrace.schemas import Cause, DriftAlert, DriftState, ModelRelease, ReleaseOutcomes, UserRow
+from headrace.schemas.model_releases import VersionOutcome
 from headrace.streams.dashboard.board import HEARTBEAT, Board, TooManyClients
 from headrace.streams.dashboard.curves import COARSE_POINTS, COLUMNS, FINE_POINTS, Curves
 from headrace.streams.dashboard.episodes import Episodes
 from headrace.streams.dashboard.health import Standing, judge
 from headrace.streams.dashboard.messages import Freshness, PartLag, Quality, Source
 from headrace.streams.dashboard.own_metrics import CounterReader, HistogramReader
-from headrace.streams.dashboard.signals import SignalReader
+from headrace.streams.dashboard.signals import Signals
 from headrace.streams.dashboard.sources import Sources
 from headrace.streams.dashboard.taken import RowWatch
 from headrace.streams.dashboard.versions import Decisions
@@ -257,35 +254,15 @@ def test_streams_beat_while_nothing_happens_are_bounded_and_end_with_the_board(m
     assert board.clients == 0
 
 
-def test_states_of_signals_are_asked_for_and_what_makes_no_sense_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    body = {"value": b""}
+def test_states_of_signals_are_kept_by_name_those_that_drift_first() -> None:
+    signals = Signals()
+    assert (signals.shown(), signals.newest_ms) == (None, None)
+    for name, state in _STATES:
+        signals.take(DriftState(signal=name, detector="KS", state=state, reported_ms=NOW_MS))
+    assert [one.signal for one in signals.shown() or ()] == ["d", "b", "a"]
 
-    class Answers(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(body["value"])
 
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    monkeypatch.setattr("headrace.streams.dashboard.signals.ASK_EVERY_S", 0.0)
-    assert SignalReader("").look() is None
-    with HTTPServer(("127.0.0.1", 0), Answers) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        reader = SignalReader(f"http://127.0.0.1:{server.server_address[1]}/signals")
-        body["value"] = b'{"reported_ms": 5, "signals": [{"signal": "price", "detector": "KS", "state": "quiet"}]}'
-        states = reader.look()
-        assert states is not None
-        assert [one.signal for one in states.signals] == ["price"]
-        body["value"] = b'{"reported_ms": 5, "signals": [{"signal": "price"}]}'
-        assert reader.look() is states
-        assert "detector" in (reader.trouble or "")
-        server.shutdown()
-    assert msgspec.json.encode(states)
-    wrong = SignalReader("file:///etc/passwd")
-    assert wrong.look() is None
-    assert "http://" in (wrong.trouble or "")
+_STATES: list[tuple[str, Any]] = [("b", "stable"), ("a", "stable"), ("d", "drifting"), ("a", "warming_up")]
 
 
 def _is_mine(labels: Any) -> bool:
