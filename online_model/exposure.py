@@ -12,7 +12,7 @@ from headrace.online_model.step_batch import UNKNOWN, StepBatch, as_batch
 from headrace.online_model.transformer import NextItemTransformer, last_vectors
 
 LISTED = 20
-NEAR = 60
+NEAR = 50
 HISTORIES_AT_ONCE = 16
 
 Counts = NDArray[np.int64]
@@ -21,7 +21,7 @@ Counts = NDArray[np.int64]
 class Panel:
     """Histories, and for each the items that can come into its list: the `NEAR` best of the weights at hand, and all that change.
 
-    So a candidate is asked for some thousand items, however many there are. An item that is neither cannot overtake 40 others in many
+    So a candidate is asked for some thousand items, however many there are. An item that is neither cannot overtake 30 others in many
     lists by a change of the dense weights alone that passes for one of a single round.
     """
 
@@ -48,13 +48,19 @@ class Panel:
         if not self._size:
             return counts
         vectors = last_vectors(model, self._steps)
+        has_changed = torch.zeros(model.capacity, dtype=torch.bool)
+        has_changed[touched] = True
         near = (model.unit_items(self._near) @ vectors.unsqueeze(2)).squeeze(2)
         # What is near and has changed as well is counted once, among the changed.
-        near = near.masked_fill(torch.isin(self._near, touched) | (self._near == UNKNOWN), float("-inf"))
-        changed = (vectors @ model.unit_items(touched).T).masked_fill((touched == UNKNOWN)[None], float("-inf"))
-        scores, rows = torch.cat([near, changed], dim=1), torch.cat([self._near, touched.expand(self._size, -1)], dim=1)
-        best = _best(scores, NEAR)
-        self._asked = rows.gather(1, best).masked_fill(scores.gather(1, best).isneginf(), UNKNOWN)
+        near = near.masked_fill_(has_changed[self._near] | (self._near == UNKNOWN), float("-inf"))
+        changed = vectors @ model.unit_items(touched).T
+        changed[:, touched == UNKNOWN] = float("-inf")
+        scores = torch.cat([near, changed], dim=1)
+        found = scores.topk(min(NEAR, scores.shape[1]), dim=1)
+        rows = self._near.gather(1, found.indices.clamp_max(near.shape[1] - 1))
+        if len(touched):
+            rows = torch.where(found.indices < near.shape[1], rows, touched[(found.indices - near.shape[1]).clamp_min(0)])
+        self._asked = rows.masked_fill_(found.values.isneginf(), UNKNOWN)
         np.add.at(counts, self._asked[:, :LISTED].numpy().ravel(), 1)
         counts[UNKNOWN] = 0
         return counts

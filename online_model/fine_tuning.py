@@ -8,7 +8,7 @@ loss). Before that, new items start beside the items around them and the targets
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headrace.online_model.gate import Verdict, judge
-from headrace.online_model.history_ring import HistoryRing, KeptHistories, joined
+from headrace.online_model.gate import Candidate, Gate, GatePlan, Verdict
+from headrace.online_model.held_back import HeldBack
+from headrace.online_model.history_ring import HistoryRing, KeptHistories, Mask, joined
 from headrace.online_model.instant_rules import contexts_of_new, contexts_of_steps, pull_to_context, start_by_context
 from headrace.online_model.item_ledger import ItemLedger
 from headrace.online_model.lazy_adam import Adam, LazyAdam
 from headrace.online_model.step_batch import UNKNOWN, Numbers, encode_numbers
+from headrace.online_model.surges import ItemSurges, SurgePlan
+from headrace.online_model.trusted_set import TrustedSet
 from headrace.online_model.tuning_loss import last_news_losses, training_loss
 from headrace.online_model.weights import ITEM_TABLE, ModelCopy, delta_payload, dense_names
 from headrace.schemas import HistoryEntry
@@ -31,7 +34,7 @@ DRIFT_SCALE, DRIFT_ROUNDS = 2.0, 8
 
 @dataclass(frozen=True)
 class TuningPlan:
-    """How a round learns: `steps` optimizer steps on batches of `batch` histories, half new and half replayed.
+    """How a round learns: `steps` optimizer steps on batches of `batch` histories, of which the share `replay_share` is replayed.
 
     A step whose target is put into the cart or bought weighs `cart_weight` or `purchase_weight` times a view. In one round at most
     `per_shopper` histories of one shopper are learned from, and the rate at which one comes is even over its steps. A round stops
@@ -42,6 +45,7 @@ class TuningPlan:
 
     steps: int = 4
     batch: int = 128
+    replay_share: float = 0.5
     negatives: int = 2048
     dense_rate: float = 3e-3
     item_rate: float = 1e-2
@@ -56,13 +60,16 @@ class TuningPlan:
     per_shopper: int = 8
     round_limit_s: float = math.inf
     expire_after: int = 2_000_000
+    gate: GatePlan = field(default_factory=GatePlan)
+    surges: SurgePlan = field(default_factory=SurgePlan)
 
 
 @dataclass(frozen=True)
 class Round:
     """What a round did: the verdict, the touched rows of the item table, the ids of new items, and the losses before learning.
 
-    `held_back` tells which of the losses' histories were kept for the gate; `steps` is the number of optimizer steps made.
+    `places` are those of the losses' histories among the ones given; `held_back` tells which of these were kept for the gate; `steps` is
+    the number of optimizer steps made; `surging` are the items that began to be left out.
     """
 
     verdict: Verdict
@@ -71,25 +78,45 @@ class Round:
     losses: list[float]
     held_back: list[bool] = field(default_factory=list)
     steps: int = 0
+    places: list[int] = field(default_factory=list)
+    surging: tuple[str, ...] = ()
 
 
 class FineTuner:
     """Trains a candidate beside the live weights. `live` is what was published last; a round that fails returns to it.
 
-    `rate_scale` multiplies the learning rates: 1, but 2 after `quicken`, from where it falls back within 8 rounds.
+    `rate_scale` multiplies the learning rates: 1, but more after `quicken`, from where it falls back within some rounds; for as long
+    `replay_share` may be another than the plan's.
     """
 
-    def __init__(self, live: ModelCopy, plan: TuningPlan | None = None, seed: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        live: ModelCopy,
+        plan: TuningPlan | None = None,
+        seed: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        trusted: TrustedSet | None = None,
+    ) -> None:
         self.live = live
         self.plan = plan or TuningPlan()
         self.rate_scale = 1.0
+        self.replay_share = self.plan.replay_share
+        self._falls_by = 0.0
         self._clock = clock
         self._random = np.random.default_rng(seed)
         # torch draws new rows and what dropout leaves out from one generator of the process; this is its state for us alone.
         self._torch_state = torch.Generator().manual_seed(seed).get_state()
         self._length = live.model.shape.length + 1
         self._replay = HistoryRing(self.plan.replay, self._length)
-        self._held_back = HistoryRing(self.plan.held_back, self._length)
+        self._held_back = HeldBack(self.plan.held_back, self._length)
+        self.gate = Gate(live, self._held_back, trusted, self.plan.gate)
+        self._surges = ItemSurges(self.plan.surges)
+        # What was learned last joins the replay once it has passed the gate; how many of the held-back histories are trusted ones.
+        self._learned: KeptHistories | None = None
+        self._set_apart = 0
+        self._verdict: Verdict | None = None
+        # The rows in which the candidate was put back to the anchor, after the live weights were found to be worse.
+        self._returning: Tensor | None = None
         self._ledger = ItemLedger(len(live.items), self.plan.recent, self.plan.expire_after)
         # The rows that the first new items of the candidate have taken from items that are gone.
         self._reused: list[int] = []
@@ -116,12 +143,19 @@ class FineTuner:
             torch.set_rng_state(self._torch_state)
             learned = self._run(histories, steps or self.plan.steps, self._numbered(shoppers, len(histories)), fresh)
             self._torch_state = torch.get_rng_state()
-        self.rate_scale = max(1.0, self.rate_scale - (DRIFT_SCALE - 1.0) / DRIFT_ROUNDS)
+        self.rate_scale = max(1.0, self.rate_scale - self._falls_by)
+        if self.rate_scale == 1.0:
+            self.replay_share = self.plan.replay_share
         return learned
 
-    def quicken(self) -> None:
-        """Learn at twice the rate for now, since the shop has changed."""
-        self.rate_scale = DRIFT_SCALE
+    def quicken(self, scale: float = DRIFT_SCALE, rounds: int = DRIFT_ROUNDS, replay_share: float | None = None) -> None:
+        """Learn at `scale` times the rate, falling back within `rounds`, and replay another share meanwhile: the shop has changed.
+
+        A scale of 1 ends it.
+        """
+        self.rate_scale = scale
+        self._falls_by = (scale - 1.0) / rounds
+        self.replay_share = self.plan.replay_share if replay_share is None else replay_share
 
     def payload(self, learned: Round) -> bytes:
         """Return the delta from the live weights to the candidate, rounded to half precision."""
@@ -135,13 +169,19 @@ class FineTuner:
         """
         payload = self._payload or delta_payload(self._candidate, touched, new_items, self._reused, base=self.live)
         self.live.take_own(payload, new_items, version, sha256)
-        self._reused, self._payload = [], None
+        self.gate.accepted(self.live, touched, self._reused)
+        if self._returning is not None:
+            self.gate.returned(self.live)
+        if self._learned is not None:
+            self._replay.add(self._learned)
+        self._reused, self._payload, self._learned, self._returning = [], None, None, None
 
     def reject(self) -> None:
         """Drop the candidate and start again from the live weights.
 
         The optimizer keeps its moments: with fresh ones the first steps would be as long as the rates allow, and the next
-        candidate likely no better.
+        candidate likely no better. What was learned from is not replayed, and items that were about to be shown too often are left
+        out of the next rounds. Where the live weights have become worse than the gate's anchor, the next candidate starts from that.
         """
         if self._is_finite():
             self._candidate.copy_from(self.live)
@@ -151,10 +191,19 @@ class FineTuner:
         size = len(self.live.items)
         self._forget_rows(size, self._reused)
         self._ledger.take_back(size, self._reused)
-        self._reused, self._payload = [], None
+        self._reused, self._payload, self._learned = [], None, None
+        self.gate.refused()
+        if self._verdict is not None:
+            self._surges.suspend(self._verdict.items)
+            if self._verdict.check == "chain" or self._returning is not None:
+                self._returning = self.gate.anchor.put_into(self._candidate)
 
     def _run(self, histories: Sequence[Sequence[HistoryEntry]], steps: int, shoppers: Numbers, fresh: Sequence[int] | None) -> Round:
         self._payload = None
+        surging = self._notice_surges(histories, shoppers, fresh)
+        if self._surges.suspended:
+            histories, fresh = _without(histories, fresh, self._surges.suspended)
+        put_back = self._put_back(surging)
         new_items, new_rows = self._add_new_items(histories)
         numbers, lengths = encode_numbers(histories, self._candidate.rows, self._length)
         # An empty history is encoded as one unknown step, of which there is nothing to learn.
@@ -163,16 +212,68 @@ class FineTuner:
         news = ((numbers[:, 1:, 0] != numbers[:, :-1, 0]) & (numbers[:, 1:, 0] != UNKNOWN)).any(axis=1)
         usable, told = KeptHistories(numbers, lengths, shoppers).only(news), told[news]
         if not len(usable):
-            return Round(Verdict(False, "no history has two steps that differ"), torch.from_numpy(new_rows), new_items, [])
+            self._verdict = Verdict(False, "no history has two steps that differ", check="nothing")
+            return Round(self._verdict, torch.from_numpy(new_rows), new_items, [], surging=surging)
         negatives, log_q = self._draw_negatives(), self._ledger.log_q(self._candidate.model.capacity)
-        losses = last_news_losses(self._candidate.model, usable, negatives, log_q)
         aside = self._random.random(len(usable)) < self.plan.held_back_share
-        learned = usable.only(~aside)
+        learned, kept = self._part(usable, aside)
+        losses = np.empty(len(usable))
+        for part, places in ((learned, ~aside), (kept, aside)):
+            if len(part):
+                losses[places] = last_news_losses(self._candidate.model, part, negatives, log_q).double().numpy()
         pulled = self._apply_instant_rules(usable, learned, told[~aside], new_rows)
         touched, made = self._learn(learned, steps, log_q)
-        self._replay.add(joined([learned, self._held_back.add(usable.only(aside))]))
-        touched = torch.unique(torch.cat([*touched, pulled, torch.from_numpy(new_rows)]))
-        return Round(self._judge(negatives, log_q), touched, new_items, losses.tolist(), aside.tolist(), made)
+        self._learned = learned
+        self._hold_back(kept)
+        returned = [] if self._returning is None else [self._returning]
+        touched = torch.unique(torch.cat([*touched, pulled, torch.from_numpy(new_rows), put_back, *returned]))
+        self._verdict = self.gate.judge(
+            Candidate(
+                weights=self._candidate,
+                live=self.live,
+                touched=touched,
+                reused=self._reused,
+                negatives=negatives,
+                log_q=log_q,
+                learned_losses=losses[~aside],
+                aside=kept,
+                aside_losses=losses[aside],
+                effort=max(1, made) * self.rate_scale,
+                returning=self._returning is not None,
+            )
+        )
+        return Round(self._verdict, touched, new_items, losses.tolist(), aside.tolist(), made, np.flatnonzero(news).tolist(), surging)
+
+    def _part(self, usable: KeptHistories, aside: Mask) -> tuple[KeptHistories, KeptHistories]:
+        """Return what is learned and what is held back."""
+        return usable.only(~aside), usable.only(aside)
+
+    def _hold_back(self, kept: KeptHistories) -> None:
+        """Keep histories for the gate, and replay those that are too old for it, but for the ones that it may have for good."""
+        if self.gate.trusted.is_open:
+            self.gate.trusted.offer(kept, self._random)
+            self._set_apart += len(kept)
+        oldest = self._held_back.add(kept)
+        apart = min(self._set_apart, len(oldest))
+        self._set_apart -= apart
+        self._replay.add(oldest.only(np.arange(apart, len(oldest))))
+
+    def _notice_surges(
+        self, histories: Sequence[Sequence[HistoryEntry]], shoppers: Numbers, fresh: Sequence[int] | None
+    ) -> tuple[str, ...]:
+        """Return the items that begin to surge with these histories."""
+        touched: dict[int, set[str]] = {}
+        for place, (history, shopper) in enumerate(zip(histories, shoppers.tolist(), strict=True)):
+            new = 1 if fresh is None else fresh[place]
+            touched.setdefault(shopper, set()).update(entry.item_id for entry in history[len(history) - min(new, len(history)) :])
+        return tuple(self._surges.notice(list(touched.values())))
+
+    def _put_back(self, items: Sequence[str]) -> Tensor:
+        """Give items the rows that they had at the gate's anchor; return the rows that were changed."""
+        anchor = self.gate.anchor
+        rows = torch.tensor([row for item in items if anchor.has(row := self._candidate.rows.get(item, UNKNOWN))], dtype=torch.int64)
+        self._candidate.model.items.weight[rows] = anchor.model.items.weight[rows]
+        return rows
 
     def _is_finite(self) -> bool:
         return all(bool(torch.isfinite(parameter).all()) for parameter in self._candidate.model.parameters())
@@ -261,7 +362,7 @@ class FineTuner:
 
     def _draw_batch(self, new: KeptHistories, drawn: Counter[int], allowed: int) -> KeptHistories:
         """Draw new histories and older ones, and leave out those of shoppers of whom `allowed` have been drawn in this round."""
-        share = self.plan.batch // 2 if len(self._replay) else self.plan.batch
+        share = self.plan.batch - round(self.plan.batch * self.replay_share) if len(self._replay) else self.plan.batch
         fresh = new.only(self._random.permutation(len(new))[:share])
         batch = joined([fresh, self._replay.draw(self._random, self.plan.batch - len(fresh))])
         kept = np.ones(len(batch), bool)
@@ -270,14 +371,12 @@ class FineTuner:
             kept[place] = drawn[shopper] <= allowed
         return batch.only(kept)
 
-    def _judge(self, negatives: Tensor, log_q: Tensor) -> Verdict:
-        if not self._is_finite():
-            return judge(torch.zeros(0), torch.zeros(0), finite=False)
-        size = len(self.live.items)
-        gone = np.array(self._reused, np.int64)
-        events = self._held_back.all().without_rows(size, gone)
-        common = negatives[(negatives < size) & ~torch.isin(negatives, torch.from_numpy(gone))]
-        if not len(events):
-            return judge(torch.zeros(0), torch.zeros(0), finite=True)
-        candidate = last_news_losses(self._candidate.model, events, common, log_q)
-        return judge(candidate, last_news_losses(self.live.model, events, common, log_q), finite=True)
+
+def _without(
+    histories: Sequence[Sequence[HistoryEntry]], fresh: Sequence[int] | None, items: Set[str]
+) -> tuple[list[list[HistoryEntry]], list[int]]:
+    """Return the histories without their steps to these items, and how many of the last steps are new."""
+    told = [1] * len(histories) if fresh is None else list(fresh)
+    for place, history in enumerate(histories):
+        told[place] -= sum(entry.item_id in items for entry in history[max(0, len(history) - told[place]) :])
+    return [[entry for entry in history if entry.item_id not in items] for history in histories], [max(0, new) for new in told]

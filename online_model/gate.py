@@ -1,44 +1,293 @@
-"""The gate: whether candidate weights may go out. A pure judgement over losses on events that were held back from training."""
+"""The gate: whether candidate weights may go out. It judges what it is given and remembers what it has let through; it trains nothing.
+
+A candidate is held against the live weights, and these against an anchor, the live weights of some rounds ago, so that neither a leap
+nor a slide gets by. `weight_checks` looks at the numbers themselves, `exposure` at the lists of a panel of shoppers; the losses on
+events that were held back, and on a trusted set, are compared pair by pair by `betting`.
+"""
 
 import math
+import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-WORSE_BY_STANDARD_ERRORS = 1.645
-WORSE_WHEN_FEW = 5.0
-ENOUGH_EVENTS, FEWEST_EVENTS = 64, 8
+from headrace.online_model.betting import Wealth, is_alarm
+from headrace.online_model.chain_anchor import ChainAnchor
+from headrace.online_model.exposure import LISTED, Counts, Panel, grown_items
+from headrace.online_model.held_back import HeldBack
+from headrace.online_model.history_ring import KeptHistories
+from headrace.online_model.judgement import Candidate, GatePlan, Losses, Refusal, Verdict
+from headrace.online_model.label_levels import LabelLevels
+from headrace.online_model.trusted_set import TrustedSet
+from headrace.online_model.tuning_loss import last_news_losses
+from headrace.online_model.weight_checks import is_finite, moves_of, vocabulary_fault
+from headrace.online_model.weights import ModelCopy
+
+__all__ = ["Candidate", "Gate", "GatePlan", "Verdict"]
+
+FEWEST_EVENTS, FEWEST_LISTS = 8, 32
+# Answers that take less than this are never called slow.
+SLOW_S = 0.005
+NO_ROWS = torch.zeros(0, dtype=torch.int64)
+NOTHING = np.zeros(0, np.int64)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a candidate passes, and why or why not, in words."""
+class Gate:
+    """Judges the candidates of one chain. After each verdict `accepted` or `refused` tells it the outcome."""
 
-    passed: bool
-    reason: str
-    candidate_loss: float | None = None
-    live_loss: float | None = None
+    def __init__(
+        self,
+        live: ModelCopy,
+        held_back: HeldBack,
+        trusted: TrustedSet | None = None,
+        plan: GatePlan | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.plan = plan or GatePlan()
+        self.trusted = trusted or TrustedSet()
+        self.anchor = ChainAnchor(live, rounds=self.plan.anchor_rounds, alarm_rate=self.plan.chain_alarm_rate, reach=self.plan.chain_reach)
+        self._held_back = held_back
+        self._length = live.model.shape.length + 1
+        self._clock = clock
+        self._rounds = 0
+        self._moves: deque[tuple[float, float]] = deque(maxlen=32)
+        self._labels = LabelLevels(self.plan.labels_errors)
+        self._times_s: deque[float] = deque(maxlen=32)
+        self._negatives, self._log_q = NO_ROWS, torch.zeros(0)
+        self._panel = Panel(live.model, held_back.newest(0), 1)
+        self._live_counts: Counts = np.zeros(0, np.int64)
+        self._anchor_counts: Counts = np.zeros(0, np.int64)
+        self._tried = self.trusted.histories(live.rows, self._length)
+        self._live_trusted: Losses | None = None
+        self._new = _New()
 
-
-def judge(candidate_losses: Tensor, live_losses: Tensor, finite: bool) -> Verdict:
-    """Compare a candidate with the live weights on the same held-back events, pair by pair; both losses are (events,).
-
-    It fails when its numbers are not finite, or when its mean loss is higher by more than 1.645 standard errors of the paired
-    differences (a one-sided test at 5%). With fewer than 64 held-back events, as at the start of a shop, when each round moves the
-    weights far, only a rise of 5 standard errors fails; with fewer than 8 nothing can be said, and a finite candidate passes.
-    """
-    if not finite or not bool(torch.isfinite(candidate_losses).all()):
-        return Verdict(False, "weights or losses are not finite numbers")
-    if len(candidate_losses) < FEWEST_EVENTS:
-        return Verdict(True, f"only {len(candidate_losses)} events are held back, too few to compare")
-    difference = (candidate_losses - live_losses).double()
-    mean = float(difference.mean())
-    error = float(difference.std()) / math.sqrt(len(difference))
-    candidate, live = float(candidate_losses.mean()), float(live_losses.mean())
-    limit = WORSE_BY_STANDARD_ERRORS if len(difference) >= ENOUGH_EVENTS else WORSE_WHEN_FEW
-    if mean > limit * error:
-        return Verdict(
-            False, f"the loss rises by {mean:.4f} (standard error {error:.4f}) on {len(difference)} held-back events", candidate, live
+    def judge(self, candidate: Candidate) -> Verdict:
+        """Return whether the candidate passes; the first check that it fails tells why not."""
+        started_s = self._clock()
+        self._rounds += 1
+        self._new = _New()
+        metrics: dict[str, float] = {}
+        checks = (
+            self._check_numbers,
+            self._check_vocabulary,
+            self._check_moves,
+            self._check_labels,
+            self._check_losses,
+            self._check_trusted,
+            self._check_exposure,
+            self._check_chain,
         )
-    return Verdict(True, f"the loss changes by {mean:+.4f} on {len(difference)} held-back events", candidate, live)
+        refusal = next((found for check in checks if (found := check(candidate, metrics)) is not None), None)
+        metrics["gate_ms"] = 1000.0 * (self._clock() - started_s)
+        metrics = {name: float(value) for name, value in metrics.items()}
+        loss, live_loss = metrics.pop("loss", None), metrics.pop("live_loss", None)
+        if refusal is not None:
+            return Verdict(False, refusal.reason, loss, live_loss, refusal.check, metrics, refusal.items)
+        if loss is None or live_loss is None:
+            return Verdict(True, f"fewer than {FEWEST_EVENTS} events are held back, too few to compare", metrics=metrics)
+        told = f"the loss changes by {loss - live_loss:+.4f} on {metrics['held_back']:.0f} held-back events"
+        return Verdict(True, told, loss, live_loss, metrics=metrics)
+
+    def accepted(self, live: ModelCopy, touched: Tensor, reused: list[int]) -> None:
+        """Go on from a candidate that has become the live weights, rounded for its way as it may be."""
+        self.anchor.accepted(touched, reused)
+        if self._new.moves is not None:
+            self._moves.append(self._new.moves)
+        self._labels.keep()
+        if self._new.places is not None:
+            self._held_back.live_losses[self._new.places] = self._new.losses
+        self._live_trusted = self._new.trusted
+        if self._new.counts is not None:
+            self._panel.keep()
+            self._live_counts = self._new.counts
+        if reused:
+            # These rows stand for other items now.
+            self.trusted.forget_rows(len(live.items), np.array(reused, np.int64))
+            self._tried, self._live_trusted = self.trusted.histories(live.rows, self._length), None
+            for counts in (self._live_counts, self._anchor_counts):
+                counts[[row for row in reused if row < len(counts)]] = 0
+            self._negatives = NO_ROWS
+        if self._rounds == self.plan.settle or self.anchor.is_due():
+            self._begin_window(live)
+
+    def refused(self) -> None:
+        """Go on from the live weights as they were."""
+        self._labels.drop()
+
+    def returned(self, live: ModelCopy) -> None:
+        """Let the anchor begin anew where the live weights have been put back to it."""
+        self._begin_window(live)
+
+    def _begin_window(self, live: ModelCopy) -> None:
+        """Let the live weights be the anchor, with a panel of the newest shoppers, and take all losses anew."""
+        self.anchor.renew(live)
+        self._negatives = NO_ROWS
+        self._held_back.forget_losses()
+        if self._rounds >= self.plan.settle:
+            self.trusted.close()
+            self._tried = self.trusted.histories(live.rows, self._length)
+            self._panel = Panel(live.model, self._held_back.newest(self.plan.panel).without_rows(len(live.items), NOTHING), len(live.items))
+            self._live_counts = self._anchor_counts = self._panel.counts(live.model, NO_ROWS)
+        self._live_trusted = None
+
+    def _check_numbers(self, candidate: Candidate, metrics: dict[str, float]) -> Refusal | None:
+        if is_finite(candidate.weights.model, candidate.touched) and np.isfinite(candidate.learned_losses).all():
+            return None
+        return Refusal("finite", "weights or losses are not finite numbers")
+
+    def _check_vocabulary(self, candidate: Candidate, metrics: dict[str, float]) -> Refusal | None:
+        fault = vocabulary_fault(candidate.weights, candidate.live, candidate.reused)
+        return None if fault is None else Refusal("vocabulary", f"the items do not fit those of the live weights: {fault}")
+
+    def _check_moves(self, candidate: Candidate, metrics: dict[str, float]) -> Refusal | None:
+        if candidate.returning:
+            reference, items = self.anchor.model, self.anchor.items
+        else:
+            reference, items = candidate.live.model, len(candidate.live.items)
+        moves = moves_of(candidate.weights.model, reference, candidate.touched, items, candidate.reused)
+        metrics |= {"dense_moved": moves.dense, "rows_moved": moves.rows, "rows_turned": moves.turned, "rows_shrunk": moves.shrunk}
+        odd = self.plan.odd_rows + 3.0 / max(1, moves.compared)
+        if moves.turned > odd:
+            return Refusal(
+                "vocabulary", f"{moves.turned:.1%} of {moves.compared} item rows point elsewhere, as if they stood for other items"
+            )
+        if moves.shrunk > odd:
+            return Refusal("norms", f"{moves.shrunk:.1%} of {moves.compared} item rows have lost most of their length")
+        known = list(self._moves)
+        for_effort = moves.dense / candidate.effort, moves.rows / candidate.effort
+        if len(known) >= FEWEST_EVENTS and not candidate.returning:
+            usual = median(dense for dense, _ in known), median(rows for _, rows in known)
+            for what, moved, before in (("dense weights", for_effort[0], usual[0]), ("item rows", for_effort[1], usual[1])):
+                if before > 0.0 and moved > self.plan.moved_times * before:
+                    return Refusal("norms", f"{what} have moved {moved / before:.1f} times as far as in the last rounds")
+        self._new.moves = None if candidate.returning else for_effort
+        return None
+
+    def _check_labels(self, candidate: Candidate, metrics: dict[str, float]) -> Refusal | None:
+        fault = self._labels.fault(candidate.learned_losses, candidate.aside_losses, metrics)
+        return None if fault is None or self._rounds <= self.plan.settle else Refusal("labels", fault)
+
+    def _check_losses(self, candidate: Candidate, metrics: dict[str, float]) -> Refusal | None:
+        self._renew_negatives(candidate)
+        events, places = self._held_back.newest(self.plan.events), self._held_back.newest_places(self.plan.events)
+        known = events.names_only(len(candidate.live.items), np.array(candidate.reused, np.int64))
+        events, places = events.only(known), places[known]
+        if len(places) < FEWEST_EVENTS:
+            return None
+        losses = self._losses(candidate.weights, events)
+        if not np.isfinite(losses).all():
+            return Refusal("finite", "weights or losses are not finite numbers")
+        live_losses = self._held_back.live_losses
+        unknown = np.nonzero(np.isnan(live_losses[places]))[0]
+        if len(unknown):
+            live_losses[places[unknown]] = self._losses(candidate.live, events.only(unknown))
+        before = live_losses[places]
+        evidence = Wealth(0.0, self.plan.reach).observe(losses - before)
+        self._new.places, self._new.losses = places, losses
+        metrics |= {"held_back": len(places), "loss": losses.mean(), "live_loss": before.mean(), "loss_evidence": evidence}
+        if candidate.returning or not is_alarm(evidence, self.plan.loss_alarm_rate):
+            return None
+        return Refusal("losses", f"the loss rises by {(losses - before).mean():.4f} on {len(places)} held-back events")
+
+    def _check_trusted(self, candidate: Candidate, metrics: dict[str, float]) -> Refusal | None:
+        if not len(self._tried):
+            return None
+        losses = self._losses(candidate.weights, self._tried)
+        if self._live_trusted is None:
+            self._live_trusted = self._losses(candidate.live, self._tried)
+        rise = losses - self._live_trusted
+        evidence = Wealth(self.plan.trusted_rise, self.plan.reach).observe(rise)
+        self._new.trusted = losses
+        metrics |= {"trusted_change": rise.mean(), "trusted_loss": losses.mean()}
+        if candidate.returning or not is_alarm(evidence, self.plan.trusted_alarm_rate):
+            return None
+        return Refusal("trusted", f"the loss rises by {rise.mean():.4f} on {len(losses)} trusted histories")
+
+    def _check_exposure(self, candidate: Candidate, metrics: dict[str, float]) -> Refusal | None:
+        if len(self._panel) < FEWEST_LISTS:
+            return None
+        started_s = self._clock()
+        counts = self._panel.counts(candidate.weights.model, candidate.touched)
+        took_s = self._clock() - started_s
+        self._new.counts = counts
+        plan, lists = self.plan, len(self._panel)
+        limits = [(self._anchor_counts, plan.allowed_since_anchor, "since the anchor")]
+        if not candidate.returning:
+            limits.insert(0, (self._live_counts, plan.allowed, "in one round"))
+        for before, allowed, since in limits:
+            # In a small shop an item stands in many lists on average, and moves between them as freely.
+            grown = grown_items(counts, before, plan.growth, (allowed + 2.0 * LISTED / len(candidate.live.items)) * lists)
+            metrics[f"exposure_grown_{since.split()[-1]}"] = float(len(grown))
+            if grown:
+                items = tuple(candidate.weights.items[row] for row in grown)
+                now, then = max(grown.values())
+                return Refusal(
+                    "exposure", f"{items[0]!r} goes from {then} to {now} of {lists} lists {since} ({len(grown)} such items)", items
+                )
+        return self._check_time(candidate, took_s, metrics)
+
+    def _check_time(self, candidate: Candidate, took_s: float, metrics: dict[str, float]) -> Refusal | None:
+        metrics["answer_ms"] = 1000.0 * took_s
+        usual_s = median(self._times_s) if self._times_s else took_s
+        if len(self._times_s) >= FEWEST_EVENTS and took_s > max(SLOW_S, self.plan.slower_times * usual_s):
+            # It may have been the machine: both are measured again, in turns, and the fastest of each counts.
+            ours, theirs = math.inf, math.inf
+            for _ in range(3):
+                ours = min(ours, self._time_of(candidate.live, candidate.touched))
+                theirs = min(theirs, self._time_of(candidate.weights, candidate.touched))
+            if theirs > max(SLOW_S, self.plan.slower_times * ours):
+                return Refusal("latency", f"answers take {1000 * theirs:.1f} ms, by the live weights {1000 * ours:.1f} ms")
+        self._times_s.append(took_s)
+        return None
+
+    def _check_chain(self, candidate: Candidate, metrics: dict[str, float]) -> Refusal | None:
+        if self._rounds <= self.plan.settle:
+            return None
+        events = candidate.aside.only(self.anchor.knows(candidate.aside))
+        if len(events):
+            common = candidate.negatives[candidate.negatives < self.anchor.items][: self.plan.negatives]
+            live = last_news_losses(candidate.live.model, events, common, candidate.log_q).double().numpy()
+            alarm = self.anchor.observe(live - self.anchor.losses(events, common, candidate.log_q))
+            metrics |= {"chain_change": self.anchor.change, "chain_evidence": self.anchor.evidence}
+            if alarm and not candidate.returning:
+                return Refusal(
+                    "chain", f"the live weights have become worse by {self.anchor.change:.4f} in {self.anchor.age_rounds} rounds"
+                )
+        return None
+
+    def _renew_negatives(self, candidate: Candidate) -> None:
+        """Choose what losses are taken against: the same for as long as it can be, so that those of the live weights are known."""
+        if len(self._negatives) and len(self._log_q) == candidate.weights.model.capacity and not candidate.reused:
+            return
+        drawn = candidate.negatives[candidate.negatives < len(candidate.live.items)]
+        drawn = drawn[~torch.isin(drawn, torch.tensor(list(candidate.reused), dtype=torch.int64))]
+        self._negatives = drawn[: self.plan.negatives]
+        self._log_q = candidate.log_q
+        self._held_back.forget_losses()
+        self._live_trusted = None
+
+    def _losses(self, copy: ModelCopy, events: KeptHistories) -> Losses:
+        found: Losses = last_news_losses(copy.model, events, self._negatives, self._log_q).double().numpy()
+        return found
+
+    def _time_of(self, copy: ModelCopy, touched: Tensor) -> float:
+        started_s = self._clock()
+        self._panel.counts(copy.model, touched)
+        return self._clock() - started_s
+
+
+@dataclass
+class _New:
+    """What was found of a candidate, to be kept where it is accepted."""
+
+    moves: tuple[float, float] | None = None
+    places: NDArray[np.int64] | None = None
+    losses: Losses | None = None
+    trusted: Losses | None = None
+    counts: Counts | None = None

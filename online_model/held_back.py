@@ -29,6 +29,11 @@ class HeldBack(HistoryRing):
         self.live_losses[:] = np.nan
 
     def newest(self, count: int) -> KeptHistories:
-        """Return the last `count` that were added, or all where there are fewer."""
+        """Return the last `count` that were added, or all where there are fewer, the oldest of them first."""
+        return self._at(self.newest_places(count))
+
+    def newest_places(self, count: int) -> Numbers:
+        """Return where they lie."""
         kept = min(count, self._size)
-        return self._at((self._next - kept + np.arange(kept)) % max(1, self._size if self._size < self._capacity else self._capacity))
+        places: Numbers = (self._next - kept + np.arange(kept)) % self._capacity
+        return places

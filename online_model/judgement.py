@@ -17,30 +17,36 @@ Losses = NDArray[np.float64]
 class GatePlan:
     """What a candidate must keep to. A round is one call of `Gate.judge`.
 
-    `loss_alarm_rate` is the chance that a candidate no worse than the live weights is refused for its losses on held-back events;
-    `trusted_alarm_rate` the same for the trusted set, where a rise of up to `trusted_rise` is let through, since the shop moves on from
-    it. Differences of losses are clipped to plus or minus `reach`. `chain_alarm_rate` is the chance that a chain of honest versions,
-    however long, is ever called worse than its anchor, which is at least `anchor_rounds` rounds old before another takes its place.
+    `loss_alarm_rate` is the chance that a candidate no worse than the live weights is refused for its losses on held-back events, of
+    which the newest `events` are compared against `negatives` drawn items. `trusted_alarm_rate` is the same for the trusted set, where
+    a rise of up to `trusted_rise` is let through, since the shop moves on from it. `chain_alarm_rate` is the chance that a chain of
+    honest versions, however long, is ever called worse than its anchor, which is at least `anchor_rounds` rounds old before another
+    takes its place. Differences of losses are clipped to plus or minus `reach`, those since the anchor to `chain_reach`.
 
     No item may stand in more than `growth` times as many of the `panel` lists as by the live weights and a share `allowed` of the lists
-    more, or than by the anchor and `allowed_since_anchor`. Dense weights and rows may move at most `moved_times` as far as in the
-    median of the last rounds; at most a share `odd_rows` of the touched rows may turn or shrink; answers may take at most
-    `slower_times` as long. A batch is not believed where its losses before learning lie `labels_errors` standard errors above those of
-    the last rounds, and are above those of what was held back from the same batch by more than chance. In the first `settle` rounds,
-    in which all is new, only what is not finite, out of place or far worse is refused.
+    more, or than by the anchor and `allowed_since_anchor`; to these shares comes twice that of an average item. Dense weights and rows
+    may move at most `moved_times` as far, for the steps that were made, as in the median of the last rounds; at most a share `odd_rows`
+    of the touched rows may turn or shrink; answers may take at most `slower_times` as long. A batch is not believed where its losses
+    before learning lie `labels_errors` standard errors above those of the last rounds, and are above those of what was held back from
+    the same batch by more than chance.
+
+    In the first `settle` rounds, in which all is new, only what is not finite, out of place or far worse is refused.
     """
 
     loss_alarm_rate: float = 0.005
     trusted_alarm_rate: float = 0.001
     trusted_rise: float = 0.1
-    reach: float = 4.0
+    reach: float = 1.0
+    chain_reach: float = 2.0
     chain_alarm_rate: float = 0.01
     anchor_rounds: int = 32
+    events: int = 192
+    negatives: int = 512
     panel: int = 96
     growth: float = 1.5
-    allowed: float = 0.08
-    allowed_since_anchor: float = 0.12
-    moved_times: float = 6.0
+    allowed: float = 0.12
+    allowed_since_anchor: float = 0.16
+    moved_times: float = 4.0
     odd_rows: float = 0.01
     slower_times: float = 3.0
     labels_errors: float = 4.0
@@ -69,7 +75,8 @@ class Candidate:
 
     `touched` are the rows of the item table that have changed, (rows,), `reused` those that stand for other items now. `negatives`
     (drawn,) and `log_q` (capacity,) are what losses are taken against. `learned_losses` are those of what was learned, before it was, and
-    `aside_losses` those of `aside`, which was held back from the same batch. `returning` says that it comes from the anchor.
+    `aside_losses` those of `aside`, which was held back from the same batch. `effort` is how far it may have come: the steps that were
+    made, times how much longer than usual each was meant to be. `returning` says that it comes from the anchor.
     """
 
     weights: ModelCopy
@@ -81,6 +88,7 @@ class Candidate:
     learned_losses: Losses
     aside: KeptHistories
     aside_losses: Losses
+    effort: float = 1.0
     returning: bool = False
 
 

@@ -64,8 +64,11 @@ class ItemSurges:
         begun = []
         for item, count in counts.items():
             usual = self._usual_of(item)
-            limit = allowed + self.plan.growth * usual
-            surges = count > limit or self._in_window[item] > allowed_in_window + self.plan.growth * usual * len(self._window)
+            in_window = usual * len(self._window)
+            # The roots are for chance: counts of shoppers who come on their own spread as widely as that.
+            limit = allowed + self.plan.growth * usual + 2.0 * usual**0.5
+            limit_in_window = allowed_in_window + self.plan.growth * in_window + 2.0 * in_window**0.5
+            surges = count > limit or self._in_window[item] > limit_in_window
             if surges and self._round > self.plan.settle:
                 if item not in self._until:
                     begun.append(item)
