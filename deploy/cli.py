@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from headrace.deploy.bench.cli import bench_app
+from headrace.deploy.compress_command import compress
 from headrace.deploy.features_cli import features_app
 from headrace.deploy.keys_command import keys_app
 from headrace.deploy.settings import Settings
@@ -28,6 +29,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
 app.add_typer(keys_app, name="keys")
 app.command()(train)
+app.command()(compress)
 
 Kafka = Annotated[str | None, typer.Option("--kafka", metavar="ADDR", help="Broker as host:port; HEADRACE_KAFKA where not given.")]
 Redis = Annotated[str | None, typer.Option("--redis", metavar="URL", help="Redis as a URL; HEADRACE_REDIS where not given.")]
@@ -49,6 +51,7 @@ class Part(StrEnum):
     LEARNER = "learner"
     RECOMMENDER = "recommender"
     GATEWAY = "gateway"
+    RELEASE_MANAGER = "release-manager"
     ARCHIVER = "archiver"
     ALERT_BRIDGE = "alert-bridge"
 

@@ -2,19 +2,15 @@
 
 from collections.abc import Callable
 
-from confluent_kafka import TopicPartition
-
 from headrace.online_model.release_policy import ReleaseRules
-from headrace.schemas import InvalidMessage, ModelRelease, ModelUpdate, decode
+from headrace.schemas import ModelRelease
 from headrace.schemas.model_releases import Action
-from headrace.schemas.topics import MODEL_UPDATES
-from headrace.schemas.wire import header, now_ms
-from headrace.streams import kafka
+from headrace.schemas.wire import now_ms
+from headrace.streams.manifests import read_manifests
 from headrace.streams.release_log import ReleaseLog, ReleasePublisher, publish_and_wait
-from headrace.streams.signing import SIGNATURE_HEADER, Forged, SigningKey, TrustedKeys
+from headrace.streams.signing import SigningKey, TrustedKeys
 
 MODEL = "next-item"
-READ_TIMEOUT_S = 10.0
 
 
 class NotDecidable(ValueError):
@@ -129,35 +125,11 @@ class ReleaseRequests:
         log = ReleaseLog(self._bootstrap, self._decided_by, self._trusted)
         names: dict[int, str] = {}
         newest = 0
-        for update in self._updates():
+        for update in read_manifests(self._bootstrap, self._decided_by, self._trusted):
             newest = max(newest, update.version)
             if update.kind == "snapshot":
                 names[update.version] = update.weights_sha256
         return log, names, newest
-
-    def _updates(self) -> list[ModelUpdate]:
-        consumer = kafka.consumer(self._bootstrap, f"{self._decided_by}-updates")
-        found: list[ModelUpdate] = []
-        try:
-            position, end = kafka.watermarks(consumer, MODEL_UPDATES.name, 0)
-            consumer.assign([TopicPartition(MODEL_UPDATES.name, 0, position)])
-            while position < end:
-                records = kafka.next_batch(consumer, 5000, READ_TIMEOUT_S)
-                if not records:
-                    raise NotDecidable(f"model-updates cannot be read at offset {position}; is the broker up?")
-                for record in records:
-                    position = (record.offset() or 0) + 1
-                    try:
-                        update = decode(ModelUpdate, record.value(), record.headers())
-                        if self._trusted is not None:
-                            self._trusted.verify(update.key_id, record.value() or b"", header(record.headers(), SIGNATURE_HEADER))
-                    except (InvalidMessage, Forged):
-                        # The scorers refuse it too, and tell of it.
-                        continue
-                    found.append(update)
-        finally:
-            consumer.close()
-        return found
 
 
 def _share(log: ReleaseLog) -> float:

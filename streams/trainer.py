@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 from headrace.features.online_store import FEATURE_SERVICE, OnlineStore
 from headrace.online_model.drift import LossDrift, Shift
 from headrace.online_model.fine_tuning import DRIFT_ROUNDS, FineTuner, Round, TuningPlan
-from headrace.online_model.weights import NO_WEIGHTS, ModelCopy, chained_sha256, snapshot_payload
+from headrace.online_model.weights import NO_WEIGHTS, BadUpdate, ModelCopy, chained_sha256, snapshot_payload
 from headrace.schemas import DriftAlert, ModelUpdate, encode
 from headrace.schemas.model_updates import Trigger
 from headrace.schemas.topics import DRIFT_ALERTS
 from headrace.schemas.wire import headers, now_ms
 from headrace.streams import kafka, metrics, tracing
+from headrace.streams.learning_base import LearningBase
 from headrace.streams.lifetime import collect_garbage_seldom
+from headrace.streams.model_access import ModelAccess
 from headrace.streams.round_traces import traced_round
 from headrace.streams.shopper_histories import ShopperHistories
 from headrace.streams.training_buffer import Example, ExampleBuffer
@@ -43,29 +45,47 @@ class Trainer:
     """Takes examples from the buffer, fine-tunes, and publishes what passes the gate.
 
     Which events are in the weights is part of the weights: each update carries the offsets learned so far. After a crash
-    the events behind them come again, and those that were learned before are known and passed over.
+    the events behind them come again, and those that were learned before are known and passed over. After a rollback learning
+    goes on from the stable weights, with what comes then: what the withdrawn versions had learned, and what was kept to be
+    replayed, is dropped.
     """
 
-    def __init__(self, bootstrap: str, store: OnlineStore, buffer: ExampleBuffer, clock: Callable[[], int] = now_ms) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        store: OnlineStore,
+        buffer: ExampleBuffer,
+        clock: Callable[[], int] = now_ms,
+        *,
+        access: ModelAccess | None = None,
+    ) -> None:
         self._store = store
         self._buffer = buffer
         self._clock = clock
-        self._publisher = WeightsPublisher(bootstrap, COMPONENT)
+        access = access or ModelAccess()
+        self._publisher = WeightsPublisher(bootstrap, COMPONENT, signing=access.key(), store=access.store)
         self._alerts = kafka.producer(bootstrap, f"{COMPONENT}-alerts")
         self._histories = ShopperHistories(store.read_users)
         self._drift = LossDrift()
-        live, newest = resume(bootstrap)
-        self._tuner = FineTuner(live, TuningPlan(round_limit_s=ROUND_LIMIT_S))
+        self._base = LearningBase(bootstrap, COMPONENT, access)
+        live, newest = resume(bootstrap, self._base.withdraws, access)
+        self._tuner = self._new_tuner(live)
         # Of the round in hand, where it learns from a followed event.
         self._trace: str | None = None
-        self._newest_version = newest.version if newest else 0
+        # Live weights of a higher version than any manifest come from the store; another chain begins with them, and no number twice.
+        self._newest_version = max(newest.version if newest else 0, live.version, self._base.highest_version())
         self._whole = newest is not None and newest.version == live.version
-        self._learned_events = newest.learned_events if newest and self._whole else 0
-        self._offsets = dict(newest.learned_offsets) if newest and self._whole else {}
+        # Where the newest version was withdrawn, learning starts again from the stable one.
+        self._stable = self._base.at_start(newest.version) if newest and not self._whole else None
+        known = newest if self._whole or self._stable else None
+        self._learned_events = known.learned_events if known else 0
+        self._offsets = dict(known.learned_offsets) if known else {}
 
     def run(self, stop: threading.Event, ready: threading.Event) -> None:
         """Train until `stop` is set; `ready` is set once weights are published."""
-        if not self._whole:
+        if self._stable is not None:
+            self._start_again(*self._stable)
+        elif not self._whole:
             # Nothing is there yet, or the newest weights cannot be read any more: a new chain begins here.
             self._tuner.live.version = 0
             self._publish_snapshot("start")
@@ -74,6 +94,7 @@ class Trainer:
         ready.set()
         left_out = 0
         while not stop.is_set():
+            self._follow_releases()
             trigger, examples = self._buffer.take(timeout_s=0.2)
             if self._buffer.left_out > left_out:
                 metrics.SKIPPED.inc(self._buffer.left_out - left_out)
@@ -88,6 +109,7 @@ class Trainer:
 
     def learn(self, trigger: Trigger, examples: Sequence[Example]) -> None:
         """Run one round and publish its outcome; the examples are released afterwards."""
+        self._follow_releases()
         fresh = [example for example in examples if example.offset > self._offsets.get(example.source, -1)]
         if fresh:
             started_s, started_ns = time.perf_counter(), time.time_ns()
@@ -112,6 +134,26 @@ class Trainer:
             self._watch(learned.losses, fresh[-1].time_ms)
         self._buffer.release(examples)
 
+    def _new_tuner(self, live: ModelCopy) -> FineTuner:
+        return FineTuner(live, TuningPlan(round_limit_s=ROUND_LIMIT_S))
+
+    def _follow_releases(self) -> None:
+        """Go on from the stable weights where there was a rollback."""
+        if (found := self._base.look()) is not None:
+            self._start_again(*found)
+
+    def _start_again(self, stable: ModelCopy, manifest: ModelUpdate) -> None:
+        """Learn on these weights from now on, and publish them whole, so that who follows the chain finds where it goes on.
+
+        Versions go on rising. Offsets stay: the events since are committed and do not come again.
+        """
+        self._tuner = self._new_tuner(stable)
+        self._newest_version = max(self._newest_version, self._base.highest_version())
+        self._learned_events = manifest.learned_events
+        self._whole = True
+        metrics.MODEL_VERSION.set(stable.version)
+        self._publish_snapshot("start")
+
     def _settle(self, trigger: Trigger, learned: Round, fresh: Sequence[Example]) -> None:
         """Publish what passed the gate; drop what did not."""
         verdict = learned.verdict
@@ -125,7 +167,7 @@ class Trainer:
         payload = self._tuner.payload(learned)
         version = self._newest_version + 1
         name = chained_sha256(live.sha256, hashlib.sha256(payload).hexdigest())
-        self._send("delta", payload, version, name, trigger, [example.published_ms for example in fresh], learned)
+        self._send("delta", payload, version, name, trigger, fresh, learned)
         self._tuner.accept(learned.touched, learned.new_items, version, name)
         self._newest_version = version
         metrics.MODEL_VERSION.set(version)
@@ -143,12 +185,12 @@ class Trainer:
         self._send("snapshot", payload, live.version, live.sha256, trigger, [], None)
 
     def _send(
-        self, kind: str, payload: bytes, version: int, name: str, trigger: Trigger, published_ms: Sequence[int], learned: Round | None
+        self, kind: str, payload: bytes, version: int, name: str, trigger: Trigger, fresh: Sequence[Example], learned: Round | None
     ) -> None:
         live = self._tuner.live
         started_ns = time.time_ns()
-        offset, parts = self._publisher.send_payload(MODEL, payload)
-        every = max(1, len(published_ms) // SAMPLED_TIMES)
+        every = max(1, len(fresh) // SAMPLED_TIMES)
+        times_ms = [example.time_ms for example in fresh]
         update = ModelUpdate(
             model=MODEL,
             kind="delta" if kind == "delta" else "snapshot",
@@ -158,20 +200,25 @@ class Trainer:
             weights_sha256=name,
             payload_sha256=hashlib.sha256(payload).hexdigest(),
             payload_bytes=len(payload),
-            payload_parts=parts,
-            payload_offset=offset,
+            # The publisher knows where the parts lie.
+            payload_parts=1,
+            payload_offset=0,
             trigger=trigger,
             feature_service=FEATURE_SERVICE,
             created_ms=self._clock(),
             learned_events=self._learned_events,
             learned_offsets=dict(self._offsets),
-            learned_published_ms=list(published_ms[::every][:SAMPLED_TIMES]),
+            learned_published_ms=[example.published_ms for example in fresh[::every][:SAMPLED_TIMES]],
             holdout_loss=learned.verdict.candidate_loss if learned else None,
             live_holdout_loss=learned.verdict.live_loss if learned else None,
+            window_start_ms=min(times_ms, default=None),
+            window_end_ms=max(times_ms, default=None),
+            metrics=dict(learned.verdict.metrics) if learned else {},
         )
         about = {"headrace.model_version": version, "headrace.update": kind, "headrace.payload_bytes": len(payload)}
         trace = tracing.note("publish weights", self._trace, started_ns, time.time_ns(), kind="producer", attributes=about)
-        self._publisher.send_manifest(update, trace)
+        self._publisher.kept = {self._base.stable_version}
+        self._publisher.publish(update, payload, trace)
         log.info("weights published", extra={"kind": kind, "version": version, "bytes": len(payload), "trigger": trigger})
 
     def _watch(self, losses: Sequence[float], time_ms: int) -> None:
@@ -209,10 +256,22 @@ class Trainer:
         log.warning("drift", extra={"signal": SIGNAL, "before": shift.before, "after": shift.after})
 
 
-def resume(bootstrap: str) -> tuple[ModelCopy, ModelUpdate | None]:
-    """Return the newest weights that can be had, new ones of version 0 where there are none, and the newest manifest seen."""
+def resume(
+    bootstrap: str, withdraws: Callable[[int], bool] = lambda version: False, access: ModelAccess | None = None
+) -> tuple[ModelCopy, ModelUpdate | None]:
+    """Return the newest weights that can be had, new ones of version 0 where there are none, and the newest manifest seen.
+
+    What `withdraws` names is left out.
+    """
     copy = ModelCopy()
-    follower = WeightsFollower(bootstrap, f"{COMPONENT}-resume", copy.apply)
+
+    def take(update: ModelUpdate, payload: bytes) -> None:
+        if withdraws(update.version):
+            raise BadUpdate(f"version {update.version} was withdrawn by a rollback")
+        copy.apply(update, payload)
+
+    access = access or ModelAccess()
+    follower = WeightsFollower(bootstrap, f"{COMPONENT}-resume", take, trusted=access.trusted, store=access.store)
     deadline = time.monotonic() + RESUME_TIMEOUT_S
     while not follower.caught_up.is_set():
         if time.monotonic() > deadline:

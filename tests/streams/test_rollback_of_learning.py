@@ -1,0 +1,144 @@
+"""After a rollback the learner goes on from the stable weights, in the middle of its work and after a restart."""
+
+import threading
+
+import pytest
+from weights_chain import MODEL
+
+from headrace.features.online_store import OnlineStore, connect
+from headrace.online_model.release_state import folded
+from headrace.online_model.version_chain import VersionChain
+from headrace.online_model.weights import ModelCopy, snapshot_payload
+from headrace.schemas import HistoryEntry, ModelRelease, ModelUpdate
+from headrace.schemas.model_releases import Action
+from headrace.streams.manifests import read_manifests
+from headrace.streams.release_log import ReleaseLog, ReleasePublisher, publish_and_wait
+from headrace.streams.release_requests import ReleaseRequests
+from headrace.streams.stable_weights import StableWeights
+from headrace.streams.trainer import Trainer, resume
+from headrace.streams.training_buffer import Example, ExampleBuffer
+
+
+@pytest.fixture
+def store(clean_redis: str) -> OnlineStore:
+    return OnlineStore(connect(clean_redis))
+
+
+def examples(first: int, count: int = 40) -> list[Example]:
+    """Views by ten shoppers who go round the same ring of items."""
+    return [
+        Example(
+            f"shopper-{number % 10}",
+            (HistoryEntry(f"item-{(number // 10 + number) % 12}", "view", number),),
+            number,
+            number,
+            "clicks/0",
+            number,
+        )
+        for number in range(first, first + count)
+    ]
+
+
+def learner(kafka: str, store: OnlineStore) -> Trainer:
+    made = Trainer(kafka, store, ExampleBuffer(lambda done: None))
+    stop = threading.Event()
+    stop.set()
+    made.run(stop, threading.Event())
+    return made
+
+
+def release(kafka: str, action: Action, version: int, sha256: str, withdrawn_to: int = 0) -> ModelRelease:
+    log = ReleaseLog(kafka, "test")
+    newest = log.state.newest
+    made = ModelRelease(
+        model=MODEL, sequence=newest.sequence + 1 if newest else 1, action=action, stable_version=version, stable_sha256=sha256,
+        withdrawn_to=withdrawn_to, trial_share=0.5, reason="test", decided_by="test", decided_ms=1,
+    )  # fmt: skip
+    publish_and_wait(log, ReleasePublisher(kafka, "test"), made)
+    log.close()
+    return made
+
+
+def versions(kafka: str) -> list[tuple[str, int, int]]:
+    return [(update.kind, update.base_version, update.version) for update in read_manifests(kafka, "test")]
+
+
+def learn_until(made: Trainer, version: int, first: int) -> int:
+    """Let it learn until it has published a version; the gate may refuse some rounds."""
+    while made._newest_version < version:
+        made.learn("count", examples(first))
+        first += 40
+        assert first < 4000
+    return first
+
+
+def weights(copy: ModelCopy) -> tuple[int, str, bytes]:
+    return copy.version, copy.sha256, snapshot_payload(copy)
+
+
+def test_a_rollback_in_the_middle_sets_learning_back_to_the_stable_weights(fresh_topics: str, store: OnlineStore) -> None:
+    made = learner(fresh_topics, store)
+    stable = made._tuner.live.version, made._tuner.live.sha256
+    first_weights = weights(made._tuner.live)
+    release(fresh_topics, "start", *stable)
+    place = learn_until(made, 3, 0)
+    # The learner has published one version more than the decision knows of.
+    release(fresh_topics, "rollback", *stable, withdrawn_to=2)
+    made._base._log.poll(5.0)
+    made._base._decisions = 1
+    made.learn("count", examples(place))
+    last = [link for link in versions(fresh_topics) if link[0] == "delta"][-1]
+    assert weights(StableWeights(fresh_topics, "test").load(*stable)[0]) == first_weights  # type: ignore[index]
+    assert versions(fresh_topics)[3] == ("snapshot", 1, 1), "the stable version comes whole once more"
+    if made._newest_version == 4:
+        assert last == ("delta", 1, 4)
+    place = learn_until(made, 5, place + 40)
+    # Whoever follows the chain has what the learner has, and so has its successor.
+    assert weights(resume(fresh_topics)[0]) == weights(made._tuner.live)
+    second = learner(fresh_topics, store)
+    assert weights(second._tuner.live) == weights(made._tuner.live)
+    assert second._newest_version == 5
+    assert second._offsets["clicks/0"] == place - 1
+
+
+def test_a_learner_that_starts_after_a_rollback_begins_with_the_stable_weights(fresh_topics: str, store: OnlineStore) -> None:
+    made = learner(fresh_topics, store)
+    stable = made._tuner.live.version, made._tuner.live.sha256
+    release(fresh_topics, "start", *stable)
+    place = learn_until(made, 3, 0)
+    made._publish_snapshot("count")
+    release(fresh_topics, "rollback", *stable, withdrawn_to=3)
+    before = len(versions(fresh_topics))
+    second = learner(fresh_topics, store)
+    assert (second._tuner.live.version, second._tuner.live.sha256) == stable
+    assert versions(fresh_topics)[before:] == [("snapshot", 1, 1)]
+    # It dies before it has learned anything; the third one begins as it did, and goes on above what was withdrawn.
+    third = learner(fresh_topics, store)
+    assert versions(fresh_topics)[before:] == [("snapshot", 1, 1)] * 2
+    assert third._offsets["clicks/0"] == place - 1
+    learn_until(third, 4, place)
+    assert versions(fresh_topics)[-1] == ("delta", 1, 4)
+
+
+def test_an_operator_may_go_back_to_an_older_version_that_was_published_whole(fresh_topics: str, store: OnlineStore) -> None:
+    made = learner(fresh_topics, store)
+    first = weights(made._tuner.live)
+    release(fresh_topics, "start", first[0], first[1])
+    place = learn_until(made, 3, 0)
+    made._publish_snapshot("count")
+    operator = ReleaseRequests(fresh_topics, "operator")
+    operator.promote(3, "looks good")
+    place = learn_until(made, 4, place)
+    decided = operator.rollback("it was not", to=1)
+    assert (decided.stable_version, decided.withdrawn_to) == (1, 4)
+    made._base._log.poll(5.0)
+    made._base._decisions = 2
+    made._follow_releases()
+    assert weights(made._tuner.live) == first
+    learn_until(made, 5, place)
+    state = folded(ReleaseLog(fresh_topics, "test").counted)
+    chain = VersionChain()
+    updates: list[ModelUpdate] = read_manifests(fresh_topics, "test")
+    for update in updates:
+        chain.add(update)
+    assert [version for version in range(1, 6) if chain.leads_to(version, state)] == [1, 5]
