@@ -38,15 +38,19 @@ def _learner(settings: Settings) -> None:
     from headrace.streams.learner import run
     from headrace.streams.trainer import COMPONENT
 
-    run(settings.kafka, settings.redis, settings.home, _metrics(COMPONENT, settings), settings.log_level)
+    run(settings.kafka, settings.redis, settings.home, _metrics(COMPONENT, settings), settings.log_level, _access(settings))
 
 
 def _recommender(settings: Settings) -> None:
     from headrace.streams.recommender import COMPONENT, Recommender
+    from headrace.streams.signing import SigningKey
 
     ready = _metrics(COMPONENT, settings)
     access = _access(settings)
-    recommender = Recommender(settings.kafka, settings.device, settings.instance, trusted=access.trusted, store=access.store)
+    signing = SigningKey.load(settings.signing_key)
+    recommender = Recommender(
+        settings.kafka, settings.device, settings.instance, trusted=access.trusted, store=access.store, signing=signing
+    )
     recommender.run(stop_on_signals(), ready)
 
 

@@ -31,6 +31,8 @@ Load = Callable[[int, str], ModelCopy | None]
 class Withdrawn(BadUpdate):
     """An update to a version that a rollback has withdrawn."""
 
+    label = "withdrawn"
+
 
 @dataclass(frozen=True)
 class Ranked:
@@ -128,6 +130,12 @@ class Lanes:
                     return False
             self._apply(update, payload, warm_up)
             return True
+
+    def may_fork(self, update: ModelUpdate) -> bool:
+        """Whether a delta that builds on another version than the newest builds on the stable one, or on what waits for a decision."""
+        base = (update.base_version, update.base_sha256)
+        stable = ((self.stable.version, self.stable.sha256), (self.state.stable_version, self.state.stable_sha256))
+        return base in (*stable, self._early.end)
 
     def decide(self, state: ReleaseState) -> None:
         """Take in where the decisions have come to; call `settle` afterwards. A rollback sends everyone to the stable lane at once."""

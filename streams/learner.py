@@ -22,6 +22,7 @@ from headrace.schemas.topics import CLICKS, PURCHASES
 from headrace.schemas.wire import header, now_ms
 from headrace.streams import metrics, tracing
 from headrace.streams.live_scorer import use_one_thread
+from headrace.streams.model_access import ModelAccess
 from headrace.streams.trainer import COMPONENT, Trainer
 from headrace.streams.training_buffer import Example, ExampleBuffer
 
@@ -46,8 +47,8 @@ class Training(Service):
         self._stop.set()
 
 
-def create_app(bootstrap: str, redis_url: str, home: Path, ready: threading.Event) -> faust.App:
-    """Return the learner's Faust app; `ready` is set once weights are published."""
+def create_app(bootstrap: str, redis_url: str, home: Path, ready: threading.Event, access: ModelAccess | None = None) -> faust.App:
+    """Return the learner's Faust app; `ready` is set once weights are published, signed by the key that `access` names."""
     use_one_thread()
     folder = (home / "faust").absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ def create_app(bootstrap: str, redis_url: str, home: Path, ready: threading.Even
         broker_commit_interval=1.0,
     )
     buffer = ExampleBuffer(lambda examples: _release(app, examples))
-    trainer = Trainer(bootstrap, OnlineStore(connect(redis_url)), buffer)
+    trainer = Trainer(bootstrap, OnlineStore(connect(redis_url)), buffer, access=access)
 
     @app.service
     class _Training(Training):
@@ -118,11 +119,11 @@ def example_of(kind: type[Click] | type[Purchase], received: Any) -> Example | N
     )
 
 
-def run(bootstrap: str, redis_url: str, home: Path, ready: threading.Event, log_level: str) -> None:
+def run(bootstrap: str, redis_url: str, home: Path, ready: threading.Event, log_level: str, access: ModelAccess | None = None) -> None:
     """Run the learner until SIGTERM or SIGINT, then exit the process."""
     for framework in ("faust", "mode", "aiokafka"):
         logging.getLogger(framework).setLevel(logging.WARNING)
-    app = create_app(bootstrap, redis_url, home, ready)
+    app = create_app(bootstrap, redis_url, home, ready, access)
     worker = faust.Worker(app, loglevel=log_level, redirect_stdouts=False, override_logging=False, quiet=True)
     worker.execute_from_commandline()
 
