@@ -28,6 +28,7 @@ from headrace.online_model.item_numbers import ItemNumbers, TableRows
 from headrace.online_model.memory import Memory
 from headrace.online_model.mixture import Mixture
 from headrace.online_model.ranking_network import RankingNetwork
+from headrace.online_model.ranking_weights import ranking_payload, take_up
 from headrace.online_model.scorer import Scored, nearness, score_with
 from headrace.online_model.weights import ModelCopy
 from headrace.schemas import HistoryEntry, UserRow
@@ -104,6 +105,7 @@ class Ranker:
         self._silent = [part for part in PARTS if part in left_out]
         self._has_network = NETWORK not in left_out
         self._lock = threading.Lock()
+        self._questions = 0
         self._steps: dict[str, int] = {}
 
     def learn(self, row: UserRow) -> int:
@@ -150,6 +152,16 @@ class Ranker:
                     self.learn_choice(asked, row.history[-1].item_id)
         return places
 
+    def ranking_learned(self) -> tuple[bytes, int]:
+        """Return what mixture and network have learned, as `take_up` takes it, and from how many of their questions."""
+        with self._lock:
+            return ranking_payload(self.mixture, self.network), self._questions
+
+    def take_up(self, payload: bytes) -> None:
+        """Put what another ranker's mixture and network have learned in place of what these have. Raises BadUpdate."""
+        with self._lock:
+            take_up(self.mixture, self.network, payload)
+
     def knows(self, item_id: str) -> bool:
         """Whether the item was ever seen in a step, or has a row in the Transformer's table that was used."""
         return item_id in self.ids.numbers
@@ -194,6 +206,7 @@ class Ranker:
         """Teach mixture and network that of what was asked this item came; nothing where it was no candidate."""
         row = asked.row(self.ids.numbers.get(item_id, -1))
         if row is not None:
+            self._questions += 1
             self.mixture.learn(asked.context, asked.parts[row])
             if self._has_network:
                 self.network.learn(asked.features, row)

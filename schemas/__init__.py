@@ -7,6 +7,7 @@ from headrace.schemas.events import Attribution, Click, Event, OrderLine, Purcha
 from headrace.schemas.feature_rows import Cause, HistoryEntry, ItemChange, ItemRow, Pane, SessionRow, UserRow
 from headrace.schemas.model_releases import ModelRelease, ReleaseOutcomes, VersionOutcome
 from headrace.schemas.model_updates import ModelUpdate
+from headrace.schemas.ranking_weights import RankingWeights
 from headrace.schemas.recommendations import Recommendation, RecommendedItem
 from headrace.schemas.wire import InvalidMessage, check_event, decode, encode, headers
 
@@ -27,6 +28,7 @@ __all__ = [
     "OrderLine",
     "Pane",
     "Purchase",
+    "RankingWeights",
     "Recommendation",
     "RecommendedItem",
     "ReleaseOutcomes",

@@ -12,6 +12,7 @@ from headrace.schemas.events import Click, Purchase
 from headrace.schemas.feature_rows import ItemChange, ItemRow, UserRow
 from headrace.schemas.model_releases import ModelRelease, ReleaseOutcomes
 from headrace.schemas.model_updates import ModelUpdate
+from headrace.schemas.ranking_weights import RankingWeights
 from headrace.schemas.recommendations import Recommendation
 
 DAY_MS = 24 * 3600 * 1000
@@ -54,6 +55,9 @@ MODEL_UPDATES = Topic("model-updates", "model", ModelUpdate, "the chain of model
 MODEL_WEIGHTS = Topic(
     "model-weights", "model", None, "the versions' bytes (safetensors), in parts", partitions=1, config={"retention.bytes": str(4 << 30)}
 )
+RANKING_WEIGHTS = Topic(
+    "ranking-weights", "model", RankingWeights, "what mixture and ranking network have learned", partitions=1, cleanup="compact"
+)
 MODEL_RELEASES = Topic(
     "model-releases", "model", ModelRelease, "which version answers whom, decision by decision", partitions=1, retention_ms=365 * DAY_MS
 )
@@ -81,6 +85,7 @@ TOPICS = (
     RECOMMENDATIONS,
     MODEL_UPDATES,
     MODEL_WEIGHTS,
+    RANKING_WEIGHTS,
     MODEL_RELEASES,
     RELEASE_OUTCOMES,
     DRIFT_ALERTS,

@@ -1,4 +1,7 @@
-"""Two lanes of weights and a ranker that keep themselves up to date: weights from `model-updates`, decisions from `model-releases`."""
+"""Two lanes of weights and a ranker that keep themselves up to date.
+
+Weights come from `model-updates`, decisions from `model-releases`, mixture and ranking network from `ranking-weights`.
+"""
 
 import logging
 import threading
@@ -11,6 +14,7 @@ from headrace.online_model.weights import ModelCopy
 from headrace.schemas import ModelUpdate, UserRow
 from headrace.schemas.wire import now_ms
 from headrace.streams import metrics
+from headrace.streams.ranking_channel import RankingFollower
 from headrace.streams.release_log import ReleaseLog
 from headrace.streams.signing import TrustedKeys
 from headrace.streams.stable_weights import StableWeights
@@ -54,14 +58,18 @@ class LiveScorer:
         use_one_thread()
         self.lanes = Lanes(MODEL, choose_device(device))
         self.ranker = Ranker(self.lanes.trial)
+        self.ranking = RankingFollower(bootstrap, client_id, self.ranker, trusted)
         self._stop = threading.Event()
         self.releases = ReleaseLog(bootstrap, client_id, trusted)
         self.lanes.decide(self.releases.state)
         self._stable = StableWeights(bootstrap, client_id, store, trusted)
-        self.follower = WeightsFollower(bootstrap, f"{client_id}-weights", self._swap)
+        self.follower = WeightsFollower(
+            bootstrap, f"{client_id}-weights", self._swap, trusted=trusted, store=store, may_fork=self.lanes.may_fork
+        )
         self._threads = [
             threading.Thread(target=self._follow, name="weights", daemon=True),
             threading.Thread(target=self._follow_releases, name="releases", daemon=True),
+            threading.Thread(target=self._follow_ranking, name="ranking", daemon=True),
         ]
         self.failure: BaseException | None = None
 
@@ -116,6 +124,13 @@ class LiveScorer:
             log.exception("the decisions on versions are no longer followed")
         finally:
             self.releases.close()
+
+    def _follow_ranking(self) -> None:
+        try:
+            self.ranking.run(self._stop)
+        except BaseException as error:
+            self.failure = error
+            log.exception("the ranking weights are no longer followed")
 
     def _settle(self) -> None:
         if self.lanes.settle(self._load):

@@ -70,6 +70,7 @@ RELEASES = Counter("headrace_releases", "Decisions made by the release manager",
 WEIGHTS_FRESHNESS = Histogram(
     "headrace_weights_freshness_seconds", "Event published to its effect in served weights", buckets=LATENCY_BUCKETS
 )
+RANKING_REFUSED = Counter("headrace_ranking_weights_refused", "Ranking weights that were not taken up", ["reason"])
 WEIGHTS_DELAY = Histogram(
     "headrace_weights_delay_seconds", "End of a training step to its weights being served here", buckets=LATENCY_BUCKETS
 )

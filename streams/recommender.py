@@ -26,7 +26,8 @@ from headrace.streams.lag import lag_by_topic
 from headrace.streams.lifetime import collect_garbage_seldom
 from headrace.streams.live_scorer import LiveScorer
 from headrace.streams.outcome_reports import OutcomeReports
-from headrace.streams.signing import TrustedKeys
+from headrace.streams.ranking_channel import PUBLISH_EVERY_S, RankingPublisher
+from headrace.streams.signing import SigningKey, TrustedKeys
 from headrace.streams.weight_store import WeightStore
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ PATIENCE_MS = 5
 SCORED_AT_ONCE = 64
 TESTED_PER_BATCH = 16
 COMMIT_EVERY_S = 0.5
+FIRST_PARTITION = 0
 
 
 class Recommender:
@@ -56,8 +58,11 @@ class Recommender:
         *,
         trusted: TrustedKeys | None = None,
         store: WeightStore | None = None,
+        signing: SigningKey | None = None,
     ) -> None:
         self.live = LiveScorer(bootstrap, COMPONENT, device, trusted=trusted, store=store)
+        self._ranking = RankingPublisher(bootstrap, COMPONENT, instance or COMPONENT, signing)
+        self._ranking_due_s = time.monotonic() + PUBLISH_EVERY_S
         self.reports = OutcomeReports(bootstrap, instance or COMPONENT, clock)
         self._clock = clock
         self._producer = kafka.producer(bootstrap, COMPONENT)
@@ -106,6 +111,7 @@ class Recommender:
         self._producer.poll(0)
         if time.monotonic() - self._committed_at > COMMIT_EVERY_S:
             self.commit()
+        self._share_ranking()
         return len(records)
 
     def commit(self) -> None:
@@ -121,6 +127,13 @@ class Recommender:
         places = [TopicPartition(USER_FEATURES.name, number, offset) for number, offset in news.items()]
         self._group.commit(offsets=places, asynchronous=False)
         self._committed |= news
+
+    def _share_ranking(self) -> None:
+        """Let the others learn from the one that answers for the first partition."""
+        leads = self.live.ranking.publishes = FIRST_PARTITION in self._open
+        if leads and self.caught_up() and time.monotonic() > self._ranking_due_s:
+            self._ranking_due_s = time.monotonic() + PUBLISH_EVERY_S
+            self._ranking.publish(self.live.ranker)
 
     def _take_in(self, records: Sequence[Message]) -> None:
         rows: list[UserRow] = []

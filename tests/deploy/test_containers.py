@@ -24,7 +24,9 @@ COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 ONE_SHOT = {"topics", "keys"}
 # Those who sign what scorers are told.
-SIGNERS = {"keys", "learner", "release-manager"}
+SIGNERS = {"keys", "learner", "recommender", "release-manager"}
+# Who puts snapshots there, or takes old ones away.
+STORE_WRITERS = {"learner", "release-manager"}
 COMMANDS: list[Sequence[str]] = [
     command
     for command, probe in ((["docker", "compose"], ["docker", "compose", "version"]), (["docker-compose"], ["docker-compose", "version"]))
@@ -133,7 +135,7 @@ def test_the_private_key_is_seen_by_signers_alone_and_the_public_ones_by_all(par
     assert (str(settings.signing_key.parent) in mounted) == (part in SIGNERS)
     if part != "archiver":
         assert mounted[str(settings.trusted_keys)], "a part that could write there could trust itself"
-        assert mounted[settings.weight_store] == (part not in SIGNERS)
+        assert mounted[settings.weight_store] == (part not in STORE_WRITERS)
 
 
 def test_a_folder_for_each_volume_belongs_to_the_user_who_writes_there() -> None:

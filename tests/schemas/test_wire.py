@@ -27,6 +27,7 @@ from headrace.schemas import (
     OrderLine,
     Pane,
     Purchase,
+    RankingWeights,
     Recommendation,
     RecommendedItem,
     ReleaseOutcomes,
@@ -138,6 +139,9 @@ MESSAGES: list[Struct] = [
         learned_published_ms=[NOW_MS - 400, NOW_MS - 300],
         holdout_loss=4.5,
         live_holdout_loss=None,
+    ),
+    RankingWeights(
+        model="ranking", questions=1200, learned_by="recommender-0", created_ms=NOW_MS, payload=bytes(range(12)), key_id="ab12"
     ),
     ModelRelease(
         model="next-item",
