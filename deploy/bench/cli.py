@@ -125,6 +125,70 @@ def swap(
         typer.echo(f"{name:38} {value:>12.4g}   goal: {goal:16} {'met' if met else 'NOT MET'}")
 
 
+@bench_app.command("scorer")
+def scorer(
+    items: Annotated[str, typer.Option(metavar="COUNTS", help="Sizes of the catalogue, of 64 numbers an item.")] = "10000,100000,1000000",
+    batches: Annotated[str, typer.Option(metavar="COUNTS", help="Histories scored together.")] = "1,16,128",
+    seconds: Annotated[float, typer.Option(min=0.01, help="Seconds for each peer, size and batch; five calls at least.")] = 1.0,
+    http_items: Annotated[
+        str, typer.Option(metavar="COUNTS", help="Sizes of the catalogue behind HTTP; empty for none.")
+    ] = "10000,100000,1000000",
+    connections: Annotated[int, typer.Option(min=1, help="HTTP: connections that ask at the same time.")] = 16,
+    repeats: Annotated[int, typer.Option(min=1, help="HTTP: repeats, in turns, of which medians are told.")] = 3,
+    http_seconds: Annotated[float, typer.Option(min=0.1, help="HTTP: seconds of each repeat.")] = 2.0,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures to this file.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="A line each second in place of the bar.")] = False,
+) -> None:
+    """Measure how fast histories are scored against a whole catalogue, for the 100 best items, beside peers with the same weights.
+
+    Peers: eager torch (the module's forward pass, all logits, torch.topk), the same with the items' unit vectors kept, and ONNX Runtime
+    with the exported model. All have the same random weights, get the same histories, and take one thread; that their answers are
+    equal is checked first. In the process: requests/s, p50, p99, the share of the memory or arithmetic limit measured in the same
+    run, and the ratio to eager torch, for each size and batch. Behind HTTP: the same small application around each peer, on the
+    loopback, which answers together what waits together.
+
+    CUDA is measured where torch sees a GPU; the JSON says "none lent" where it does not. Needs the extra 'compress'. Takes about five
+    minutes, and 4 GB of memory for a million items. Leave the machine alone meanwhile.
+    """
+    for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(threads, "1")
+    import msgspec
+
+    from headrace.deploy.bench.progress import shown_progress
+    from headrace.deploy.bench.scorer_benchmark import Options, measure_scorer, verdicts
+
+    options = Options(
+        _counts("items", items), _counts("batches", batches), seconds, _counts("http-items", http_items), connections, repeats, http_seconds
+    )
+    with shown_progress(options.steps, plain=plain or not sys.stderr.isatty()) as progress:
+        found = measure_scorer(options, progress)
+    if json_file is not None:
+        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+    typer.echo(
+        f"{'peer':32}{'items':>9}{'batch':>7}{'req/s':>10}{'p50 ms':>10}{'p99 ms':>10}{'of limit':>10}{'to eager':>10}{'to kept':>9}"
+    )
+    for row in found["rows"]:
+        typer.echo(
+            f"{row.peer:32}{row.items:>9}{row.batch:>7}{row.requests_per_s:>10.0f}{row.p50_ms:>10.3f}{row.p99_ms:>10.3f}"
+            f"{row.share_of_limit:>10.2f}{row.ratio_to_eager:>10.2f}{row.ratio_to_kept:>9.2f}"
+        )
+    for row in found["http"]:
+        typer.echo(
+            f"{row.peer:32}{row.items:>9}{'HTTP':>7}{row.requests_per_s:>10.0f}{row.p50_ms:>10.3f}{row.p99_ms:>10.3f}{'':>10}{row.ratio_to_eager:>10.2f}"
+        )
+    cuda = found["cuda"]
+    typer.echo(f"CUDA: {cuda if isinstance(cuda, str) else f'{len(cuda)} rows in the JSON'}")
+    for name, value, goal, met in verdicts(found):
+        typer.echo(f"{name:44} {value:>40}   goal: {goal:8} {'met' if met else 'NOT MET'}")
+
+
+def _counts(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise typer.BadParameter(f"--{option}: whole numbers with commas between were expected; the value is {text}") from None
+
+
 def _require_consent(bootstrap: str | None, redis_url: str | None, *, yes: bool) -> None:
     given = [name for name, value in (("HEADRACE_KAFKA", bootstrap), ("HEADRACE_REDIS", redis_url)) if value]
     if not given:
