@@ -98,7 +98,8 @@ def _access(settings: Settings) -> "ModelAccess":
 
     trusted = TrustedKeys(settings.trusted_keys)
     token = Path(settings.admin_token_file) if settings.admin_token_file else None
-    return ModelAccess(trusted, WeightStore(settings.weight_store, trusted), settings.signing_key, token)
+    trusted_set = Path(settings.trusted_set) if settings.trusted_set else None
+    return ModelAccess(trusted, WeightStore(settings.weight_store, trusted), settings.signing_key, token, trusted_set)
 
 
 def _metrics(component: str, settings: Settings) -> threading.Event:

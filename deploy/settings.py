@@ -35,7 +35,8 @@ class Settings:
     `trace_sample` is the share of published events that are followed by traces. The alert bridge posts to the Alertmanager at
     `alertmanager_url`, and to the Slack-style webhook whose URL, a secret, is in the file `slack_webhook_file`. `trial_share` of the
     shoppers are answered by the newest version, the others by the stable one; whoever presents what is in `admin_token_file` may
-    roll back over HTTP.
+    roll back over HTTP. `trusted_set` is a file or folder of histories that each candidate of the model is tried on; without it the
+    first events of the stream serve for that.
     """
 
     kafka: str = "127.0.0.1:9092"
@@ -58,6 +59,7 @@ class Settings:
     slack_webhook_file: str = ""
     trial_share: float = 0.9
     admin_token_file: str = ""
+    trusted_set: str = ""
 
     def __post_init__(self) -> None:
         places = {"archive": "archive", "signing_key": "keys/signing.pem", "trusted_keys": "keys/trusted", "weight_store": "weights"}
@@ -154,6 +156,13 @@ def _folder_or_bucket(variable: str, value: str) -> str:
     return value
 
 
+def _file_or_folder(variable: str, value: str) -> str:
+    path = Path(value).expanduser()
+    if not path.exists():
+        raise SettingsError(variable, value, "a file or folder that exists")
+    return str(path)
+
+
 def _http_url(variable: str, value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -204,6 +213,7 @@ _READ: dict[str, Callable[[str, str], Any]] = {
     "slack_webhook_file": lambda variable, value: str(_file(variable, value)),
     "trial_share": _share,
     "admin_token_file": lambda variable, value: str(_file(variable, value)),
+    "trusted_set": _file_or_folder,
     "signing_key": _file,
     "trusted_keys": _folder,
     "weight_store": _folder_or_bucket,

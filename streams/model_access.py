@@ -13,13 +13,14 @@ class ModelAccess:
     """Without `trusted` keys everything counts; without a `store` weights come from Kafka alone.
 
     `signing_key` is the file of the private key for decisions, `admin_token_file` holds what whoever asks for one over HTTP must
-    present; without the latter nobody may.
+    present; without the latter nobody may. `trusted_set` holds histories that each candidate is tried on.
     """
 
     trusted: TrustedKeys | None = None
     store: WeightStore | None = None
     signing_key: Path | None = None
     admin_token_file: Path | None = None
+    trusted_set: Path | None = None
 
     def key(self) -> SigningKey | None:
         """Return the key for decisions; None where no file is named. Raises KeyProblem."""
