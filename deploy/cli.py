@@ -15,6 +15,7 @@ from headrace.deploy.bench.cli import bench_app
 from headrace.deploy.compress_command import compress
 from headrace.deploy.features_cli import features_app
 from headrace.deploy.keys_command import keys_app
+from headrace.deploy.models_command import models_app
 from headrace.deploy.settings import Settings
 from headrace.deploy.train_command import train
 
@@ -25,6 +26,7 @@ topics_app = typer.Typer(help="The Kafka topics.", no_args_is_help=True)
 schemas_app = typer.Typer(help="The JSON Schemas and the AsyncAPI document.", no_args_is_help=True)
 app.add_typer(features_app, name="features")
 app.add_typer(bench_app, name="bench")
+app.add_typer(models_app, name="models")
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
 app.add_typer(keys_app, name="keys")
