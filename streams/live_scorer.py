@@ -15,6 +15,7 @@ from headrace.schemas import ModelUpdate, UserRow
 from headrace.schemas.wire import now_ms
 from headrace.streams import metrics
 from headrace.streams.ranking_channel import RankingFollower
+from headrace.streams.lifetime import tell_always
 from headrace.streams.release_log import ReleaseLog
 from headrace.streams.signing import TrustedKeys
 from headrace.streams.stable_weights import StableWeights
@@ -147,6 +148,7 @@ class LiveScorer:
             return
         metrics.SWAPS.inc()
         metrics.MODEL_VERSION.set(update.version)
+        tell_always(model_version=update.version)
         if self.follower.caught_up.is_set():
             # What was published before this process began says nothing of how fast it is.
             now = now_ms()

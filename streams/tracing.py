@@ -45,7 +45,9 @@ def set_up(
     """
     global _tracer, _share, _stop
     shut_down()
-    if exporter is None and not (variables.get(ENDPOINT) or variables.get(TRACES_ENDPOINT)):
+    # As OpenTelemetry's specification of the OTLP exporter has it: the endpoint of traces is taken as it is.
+    endpoint = variables.get(TRACES_ENDPOINT) or (f"{variables[ENDPOINT].rstrip('/')}/v1/traces" if variables.get(ENDPOINT) else "")
+    if exporter is None and not endpoint:
         return False
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -56,7 +58,7 @@ def set_up(
         identity["service.instance.id"] = instance
     # Roots are drawn by `begin`, for a fraction of what the library's own sampler costs.
     provider = TracerProvider(resource=Resource.create(identity), sampler=ParentBased(ALWAYS_ON), shutdown_on_exit=True)
-    provider.add_span_processor(_processor(exporter))
+    provider.add_span_processor(_processor(exporter, endpoint))
     _tracer, _share, _stop = provider.get_tracer("headrace"), share, provider.shutdown
     return True
 
@@ -186,14 +188,14 @@ def current_ids() -> tuple[str, str] | None:
     return (f"{context.trace_id:032x}", f"{context.span_id:016x}") if context.is_valid else None
 
 
-def _processor(exporter: "SpanExporter | None") -> "SpanProcessor":
+def _processor(exporter: "SpanExporter | None", endpoint: str) -> "SpanProcessor":
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
     if exporter is not None:
         return SimpleSpanProcessor(exporter)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    return BatchSpanProcessor(OTLPSpanExporter())
+    return BatchSpanProcessor(OTLPSpanExporter(endpoint))
 
 
 def _start(

@@ -197,7 +197,10 @@ ROWS = [
             Panel(
                 "Refused updates by reason",
                 "What scorers did not take in.",
-                [("sum by (reason) (increase(headrace_weight_updates_refused_total[5m]))", "{{reason}}")],
+                [
+                    ("sum by (reason) (increase(headrace_weight_updates_refused_total[5m]))", "{{reason}}"),
+                    ("sum by (reason) (increase(headrace_ranking_weights_refused_total[5m]))", "ranking: {{reason}}"),
+                ],
             ),
             Panel(
                 "Rounds and the gate",
@@ -273,12 +276,14 @@ ROWS = [
         "Stores and resources",
         [
             Panel(
-                "Online store",
-                "Down, behind, and writes refused since another worker was first.",
+                "Stores",
+                "Down, behind, writes refused since another worker was first, and snapshots that found no place.",
                 [
                     ("max(headrace_feature_store_down)", "down"),
                     (_rate("headrace_feature_store_behind_total"), "found to have lost rows"),
                     (_rate("headrace_feature_writes_refused_total"), "writes refused"),
+                    (_rate("headrace_feature_rows_of_other_definitions_total"), "rows of other definitions"),
+                    (_rate("headrace_weight_store_failures_total"), "snapshots not stored"),
                 ],
             ),
             Panel(

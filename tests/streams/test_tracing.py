@@ -1,10 +1,14 @@
 """Traces: who is followed, what is handed on, and that nothing is made where nobody asked for it."""
 
+import gzip
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -98,3 +102,30 @@ def test_an_error_within_a_span_is_noted_and_goes_on(spans: InMemorySpanExporter
 def own_id(span: ReadableSpan) -> str:
     assert span.context is not None
     return f"{span.context.span_id:016x}"
+
+
+def test_spans_arrive_at_the_collector_that_is_named() -> None:
+    arrived: list[tuple[str, bytes]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            arrived.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    assert tracing.set_up("gateway", share=1.0, variables={tracing.ENDPOINT: f"http://127.0.0.1:{server.server_address[1]}/"})
+    tracing.end(tracing.begin("publish", None))
+    tracing.shut_down()
+    server.shutdown()
+    server.server_close()
+    [(path, body)] = arrived
+    assert path == "/v1/traces"
+    told = ExportTraceServiceRequest.FromString(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body)
+    assert [span.name for span in told.resource_spans[0].scope_spans[0].spans] == ["publish"]
+    assert ("service.name", "headrace-gateway") in [(one.key, one.value.string_value) for one in told.resource_spans[0].resource.attributes]
