@@ -22,7 +22,6 @@ from headrace.schemas import Event, HistoryEntry
 from headrace.schemas.topics import RECOMMENDATIONS
 from headrace.streams.kafka import ensure_topics
 from headrace.streams.readers import count_events, open_events
-from headrace.streams.signing import ensure_keys
 from headrace.streams.simulator import simulate
 
 READY_TIMEOUT_S = 120.0
@@ -69,7 +68,10 @@ class Watcher:
 
 
 class Demo:
-    """Infrastructure, parts and replay as one thing that is started, watched, stopped and reported on. Use it with `with`."""
+    """Infrastructure, parts and replay as one thing that is started, watched, stopped and reported on. Use it with `with`.
+
+    `running` are the settings that its parts have got.
+    """
 
     def __init__(self, options: DemoOptions, settings: Settings, watcher: Watcher) -> None:
         self.options = options
@@ -101,6 +103,11 @@ class Demo:
         finally:
             self._infrastructure.stop()
 
+    @property
+    def url(self) -> str:
+        """The address of the gateway, at which the dashboard is."""
+        return f"http://127.0.0.1:{self.running.gateway_port}/"
+
     def run(self) -> DemoReport:
         """Wait until all parts are ready, replay, let the parts come to the end of it, and report. Ctrl-C ends the replay early."""
         self._wait_until_ready()
@@ -122,17 +129,16 @@ class Demo:
 
     def _start(self) -> None:
         given = self._infrastructure
-        settings = replace(self._settings, kafka=given.bootstrap, redis=given.redis_url, gateway_port=free_port())
+        settings = self.running = replace(self._settings, kafka=given.bootstrap, redis=given.redis_url, gateway_port=free_port())
         self.supervisor = Supervisor(settings, DEMO_PARTS, self.watcher.say)
         ensure_topics(given.bootstrap)
-        ensure_keys(settings.signing_key, settings.trusted_keys)
         self.supervisor.start()
         self.store = OnlineStore(connect(given.redis_url))
         self.monitor = Monitor(given.bootstrap, self.supervisor)
         source = self.options.data.name if self.options.data else "simulator"
         self.replay = Replay(given.bootstrap, events_of(self.options), source, self.options.used_rate, self.options.used_seconds)
         self.asker = Asker(settings.gateway_port, lambda: [steps for _, steps in self.replay.recent()], every_s=ASK_EVERY_S)
-        self.watcher.say(f"{given.broker}, {given.redis}; the gateway is at http://127.0.0.1:{settings.gateway_port}/docs")
+        self.watcher.say(f"{given.broker}, {given.redis}; the dashboard is at {self.url}, the gateway's routes at {self.url}docs")
 
     def _wait_until_ready(self) -> None:
         told: set[str] = set()

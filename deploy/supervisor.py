@@ -13,6 +13,7 @@ from pathlib import Path
 
 from headrace.deploy.processes import ChildProcess, free_port
 from headrace.deploy.settings import Settings, variable_of
+from headrace.streams.signing import ensure_keys
 
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 5.0
@@ -49,8 +50,9 @@ class Supervisor:
         self.children: dict[str, Child] = {}
 
     def start(self) -> None:
-        """Start every part."""
+        """Start every part. Where there is no key to sign with yet, a pair is made: this machine trusts itself."""
         self._logs.mkdir(parents=True, exist_ok=True)
+        ensure_keys(self._settings.signing_key, self._settings.trusted_keys)
         for name in self._parts:
             port = self._settings.gateway_port if name == "gateway" else free_port()
             self.children[name] = Child(name, port, self._spawn(name, port), time.monotonic())

@@ -55,7 +55,9 @@ class StableWeights:
                 if (copy.version, copy.sha256) == (version, sha256):
                     found.append(update)
 
-        follower = WeightsFollower(self._bootstrap, f"{self._client_id}-load", take, from_version=version)
+        follower = WeightsFollower(
+            self._bootstrap, f"{self._client_id}-load", take, from_version=version, trusted=self._trusted, store=self._store
+        )
         deadline = time.monotonic() + LOAD_TIMEOUT_S
         try:
             while not found and not follower.caught_up.is_set() and time.monotonic() < deadline:
