@@ -82,6 +82,9 @@ LEARNER_LAG_SECONDS = Gauge(
     "headrace_learner_lag_seconds", "Age since its publishing of the oldest event that waits to be learned; 0 for none"
 )
 LEARNER_WAITING = Gauge("headrace_learner_waiting_events", "Events that wait to be learned")
+GATE_REFUSED = Counter("headrace_gate_refused", "Candidates that did not go out, by the check that refused them", ["check"])
+SURGING = Counter("headrace_gate_surging_items", "Items that began to be left out of learning, since shoppers rushed to them")
+GATE = Histogram("headrace_gate_seconds", "Time to judge a candidate", buckets=LATENCY_BUCKETS)
 ROUNDS = Counter("headrace_training_rounds", "Training rounds", ["trigger", "outcome"])
 ROUND = Histogram("headrace_training_round_seconds", "Time from taking up examples to published weights", buckets=LATENCY_BUCKETS)
 LOSS = Gauge("headrace_prequential_loss", "Mean loss of the Transformer on events that it has not learned yet")
