@@ -1,8 +1,9 @@
 """Whether answers were torn: each names the weights that it was made with; whoever has those can make it again and compare."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,15 +17,22 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class AnswersChecked:
-    """How many answers could be made again, and how many of them differ. `unknown` names versions that are not on the chain."""
+    """How many answers could be made again, and how many of them differ. `unknown` names versions that are not on the chain.
+
+    `lanes` tells how many of each lane were checked.
+    """
 
     checked: int
     torn: int
     unknown: int
+    lanes: dict[str, int] = field(default_factory=dict)
 
 
 class AnswerCheck:
-    """Makes each answer again with the weights that it names, as the chain of updates passes by, and compares."""
+    """Makes each answer again with the weights that it names, as the chain of updates passes by, and compares.
+
+    After a rollback the chain goes on from an older version, whose snapshot then comes once more.
+    """
 
     def __init__(self, answers: Iterable[Answer]) -> None:
         self._waiting: dict[int, list[Answer]] = {}
@@ -33,6 +41,7 @@ class AnswerCheck:
         self._replica = Scorer()
         self._checked = 0
         self._torn = 0
+        self._lanes: Counter[str] = Counter()
 
     def take(self, update: ModelUpdate, payload: bytes) -> None:
         """Take in the next update of the chain. Raises BadUpdate where it does not fit."""
@@ -41,11 +50,13 @@ class AnswerCheck:
         self._replica.apply(update, payload)
         for answer in self._waiting.pop(update.version, ()):
             self._checked += 1
+            if answer.lane is not None:
+                self._lanes[answer.lane] += 1
             self._torn += not is_same(answer, self._replica)
 
     def result(self) -> AnswersChecked:
         """Return the outcome so far."""
-        return AnswersChecked(self._checked, self._torn, sum(map(len, self._waiting.values())))
+        return AnswersChecked(self._checked, self._torn, sum(map(len, self._waiting.values())), dict(self._lanes))
 
 
 def check_answers(bootstrap: str, answers: Sequence[Answer], timeout_s: float = 60.0) -> AnswersChecked:

@@ -14,12 +14,13 @@ from headrace.schemas import HistoryEntry
 
 @dataclass(frozen=True)
 class Answer:
-    """What the Transformer said of a history, and the weights that it named."""
+    """What the Transformer said of a history, and the weights and the lane that it named."""
 
     history: tuple[HistoryEntry, ...]
     probabilities: dict[str, float]
     version: int
     sha256: str
+    lane: str | None = None
 
 
 class Asker:
@@ -52,7 +53,8 @@ class Asker:
             if not known:
                 continue
             try:
-                answer = ask(connection, tuple(draw.choice(known)))
+                # Unknown shoppers, who change nothing but which lane answers.
+                answer = ask(connection, tuple(draw.choice(known)), f"asker-{draw.randrange(10**6)}")
                 if answer.probabilities:
                     self.answers.append(answer)
             except (OSError, http.client.HTTPException, ValueError):
@@ -60,10 +62,10 @@ class Asker:
                 connection.close()
 
 
-def ask(connection: http.client.HTTPConnection, history: tuple[HistoryEntry, ...]) -> Answer:
-    """Ask for one history. Raises OSError, HTTPException, or ValueError for an answer that is no answer."""
+def ask(connection: http.client.HTTPConnection, history: tuple[HistoryEntry, ...], shopper_id: str | None = None) -> Answer:
+    """Ask for one history, as the shopper named. Raises OSError, HTTPException, or ValueError for an answer that is no answer."""
     steps = [{name: value for name, value in msgspec.structs.asdict(entry).items() if value is not None} for entry in history]
-    body = json.dumps({"history": steps, "k": 20})
+    body = json.dumps({"history": steps, "k": 20, "shopper_id": shopper_id})
     connection.request("POST", "/v1/predict", body, {"Content-Type": "application/json"})
     response = connection.getresponse()
     raw = response.read()
@@ -71,4 +73,4 @@ def ask(connection: http.client.HTTPConnection, history: tuple[HistoryEntry, ...
         raise ValueError(f"/v1/predict answered {response.status}: {raw[:200]!r}")
     told = json.loads(raw)
     probabilities = {entry["item_id"]: entry["probability"] for entry in told["transformer"]}
-    return Answer(history, probabilities, told["model_version"], told["weights_sha256"])
+    return Answer(history, probabilities, told["model_version"], told["weights_sha256"], told["lane"])

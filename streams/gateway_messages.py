@@ -97,6 +97,9 @@ class PredictRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     history: list[PredictStep]
     k: ListLength = 20
+    shopper_id: Annotated[
+        ShopperId | None, Meta(description="whose history it is, which decides the lane that answers; null for nobody's")
+    ] = None
     explain: Annotated[
         bool, Meta(description="whether each item tells why it is there, and what every part of the mixture gave to its score")
     ] = False

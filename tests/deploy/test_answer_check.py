@@ -85,5 +85,39 @@ def test_a_name_that_is_not_that_of_its_version_is_torn(answers: list[Answer], c
     assert checked([replace(answers[1], sha256=answers[2].sha256)], chain) == (1, 1, 0)
 
 
+def test_answers_of_either_lane_are_made_again_across_a_rollback(answers: list[Answer], chain: list[tuple[ModelUpdate, bytes]]) -> None:
+    fork = FineTuner(_weights_of(chain[:1]), TuningPlan(steps=1, batch=16, negatives=16), seed=7)
+    learned = fork.run([[*HISTORY, HistoryEntry("chair", "view", 33_000)]] * 8)
+    payload = fork.payload(learned)
+    name = chained_sha256(fork.live.sha256, hashlib.sha256(payload).hexdigest())
+    link = manifest("delta", payload, 5, (1, fork.live.sha256), name), payload
+    scorer = Scorer()
+    scorer.apply(*chain[0])
+    scorer.apply(*link)
+    batch = scorer.score([HISTORY], [np.zeros(0, np.int64)])
+    with scorer.live() as copy:
+        shares = np.exp(batch.scores[0].best_logits - batch.scores[0].normaliser).tolist()
+        told = {copy.items[row]: share for row, share in zip(batch.scores[0].best_rows.tolist(), shares, strict=True)}
+    given = [
+        replace(answers[0], lane="stable"),
+        replace(answers[3], lane="trial"),
+        Answer(HISTORY, told, batch.version, batch.sha256, "trial"),
+        # Made by the withdrawn version, and said to be by the one after the rollback.
+        Answer(HISTORY, answers[3].probabilities, batch.version, batch.sha256, "trial"),
+    ]
+    check = AnswerCheck(given)
+    for update, bytes_of_it in [*chain, chain[0], link]:
+        check.take(update, bytes_of_it)
+    result = check.result()
+    assert (result.checked, result.torn, result.unknown, result.lanes) == (4, 1, 0, {"stable": 1, "trial": 3})
+
+
+def _weights_of(links: list[tuple[ModelUpdate, bytes]]) -> ModelCopy:
+    copy = ModelCopy()
+    for update, payload in links:
+        copy.apply(update, payload)
+    return copy
+
+
 def test_a_version_that_is_not_on_the_chain_is_told_apart(answers: list[Answer], chain: list[tuple[ModelUpdate, bytes]]) -> None:
     assert checked([replace(answers[1], version=9)], chain) == (0, 0, 1)
