@@ -45,6 +45,8 @@ export function drawNow() {
   const { changed } = state;
   if (!state.now || changed.size === 0) return;
   const has = (...names) => names.some((name) => changed.has(name));
+  // Told once, for whoever measures how soon figures are there.
+  if (!performance.getEntriesByName("figures").length) performance.mark("figures");
   if (has("now")) flow.showNow(state.now);
   if (has("points")) flow.showPoints(state);
   if (has("points", "coarse", "marks", "range")) quality.show(state);
@@ -126,6 +128,6 @@ setInterval(() => {
   if (quality.rangeMs >= DAY_MS && Date.now() - coarseAskedMs > COARSE_EVERY_MS) askCoarse();
   showAges();
 }, 1000);
-// A test may stop the stream and push frames itself.
-export const stopStream = () => stream.cut();
+// A test stops the stream and pushes frames itself.
+export const stopStream = () => stream.stop();
 stream.open();

@@ -32,6 +32,13 @@ export class Stream {
     source.addEventListener("error", () => this.cut());
   }
 
+  /** Close it for good. */
+  stop() {
+    this.isStopped = true;
+    clearTimeout(this.timer);
+    this.source?.close();
+  }
+
   /** Connect at once, whatever the pause. */
   tryNow() {
     if (this.cutSinceMs !== null) this.open();
@@ -48,7 +55,7 @@ export class Stream {
   }
 
   watch() {
-    if (this.timer === null && Date.now() - this.heardMs > SILENT_MS) this.cut();
+    if (!this.isStopped && this.timer === null && Date.now() - this.heardMs > SILENT_MS) this.cut();
   }
 
   cut() {
