@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import msgspec
 import torch
-from msgspec.structs import replace
 
 from headrace.deploy.answer_check import check_answers
 from headrace.deploy.asker import Answer
@@ -74,9 +73,7 @@ class Announced:
         self._publish(self._chain.delta())
 
     def _publish(self, link: Link) -> None:
-        update, payload = link
-        offset, parts = self._publisher.send_payload(update.model, payload)
-        self._publisher.send_manifest(replace(update, payload_offset=offset, payload_parts=parts))
+        self._publisher.publish(*link)
 
 
 def measure_swaps(ground: Ground, swaps: int, per_s: float, tell: Callable[[str], None]) -> SwapsUnderLoad:
