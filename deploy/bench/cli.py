@@ -9,9 +9,11 @@ from typing import Annotated
 
 import typer
 
+from headrace.deploy.bench.dashboard_command import dashboard
 from headrace.deploy.settings import Settings
 
 bench_app = typer.Typer(help="Figures of Headrace, each measured beside its peer's in one run.", no_args_is_help=True)
+bench_app.command("dashboard")(dashboard)
 
 
 @bench_app.command("features")
