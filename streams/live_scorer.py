@@ -14,8 +14,8 @@ from headrace.online_model.weights import ModelCopy
 from headrace.schemas import ModelUpdate, UserRow
 from headrace.schemas.wire import now_ms
 from headrace.streams import metrics
-from headrace.streams.ranking_channel import RankingFollower
 from headrace.streams.lifetime import tell_always
+from headrace.streams.ranking_channel import RankingFollower
 from headrace.streams.release_log import ReleaseLog
 from headrace.streams.signing import TrustedKeys
 from headrace.streams.stable_weights import StableWeights

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec import Struct
 
 from headrace.schemas import Cause, Click, DeadLetter, DriftAlert, ModelUpdate, Recommendation, RecommendedItem, wire
+from headrace.schemas.drift_alerts import DriftCause
 from headrace.streams import kafka as kafka_client
 from headrace.streams.subscriber import Subscriber, topic_of
 
@@ -27,6 +29,9 @@ RECOMMENDATION = Recommendation(
 ALERT = DriftAlert(
     alert_id="a-1", signal="next-item-loss", detector="adwin", severity="warning", level_before=3.1, level_after=5.2, window=200,
     observations=9000, model_version=3, event_time_ms=1, created_ms=2, reaction="fine-tuning begins",
+)  # fmt: skip
+EPISODE = msgspec.structs.replace(
+    ALERT, episode_id="e-1", causes=[DriftCause(signal="price", share=0.62, level_before=10.0, level_after=20.0)]
 )  # fmt: skip
 UPDATE = ModelUpdate(
     model="next-item", kind="delta", version=4, base_version=3, weights_sha256=HASH, base_sha256=HASH, payload_sha256=HASH, payload_bytes=1,
@@ -94,6 +99,7 @@ def test_subscribe_recommendations_sees_those_that_come_after_its_start(kafka: s
     ("name", "message", "line"),
     [
         ("watch_drift_alerts.py", ALERT, "warning: next-item-loss went from 3.100 to 5.200; fine-tuning begins"),
+        ("follow_drift_episodes.py", EPISODE, "e-1: concept drift of next-item-loss, mostly by price (62%); fine-tuning begins"),
         ("follow_model_updates.py", UPDATE, "next-item delta 3 -> 4 after 512 events"),
         ("read_dead_letters.py", LETTER, "clicks/2/7: $: not JSON: b'{oh'"),
     ],
@@ -102,3 +108,12 @@ def test_readers_of_what_is_kept_see_what_came_before_their_start(kafka: str, na
     send(kafka, message)
     with running(name, kafka) as lines:
         assert first_line(lines, lambda: None) == line
+
+
+def test_follow_drift_episodes_tells_start_and_end_once_each(kafka: str) -> None:
+    for state, created_ms in (("started", 2_000), ("ongoing", 3_000), ("ongoing", 4_000), ("resolved", 62_000)):
+        send(kafka, msgspec.structs.replace(EPISODE, state=state, created_ms=created_ms))
+    with running("follow_drift_episodes.py", kafka) as lines:
+        told = [first_line(lines, lambda: None), first_line(lines, lambda: None)]
+    assert told[0].startswith("e-1: concept drift of next-item-loss")
+    assert told[1] == "e-1: over after 60 s; next-item-loss is at 5.200"
