@@ -210,7 +210,7 @@ class AlertBridge:
             metrics.DRIFT_OPEN.labels(episode.newest.signal, episode.newest.severity).inc()
 
     def _told(self, alert: DriftAlert, target: Target, error: Exception | None = None) -> dict[str, object]:
-        ids = {"alert_id": alert.alert_id, "episode_id": episode_of(alert), "state": alert.state, "target": target.name}
+        ids: dict[str, object] = {"alert_id": alert.alert_id, "episode_id": episode_of(alert), "state": alert.state, "target": target.name}
         return ids | ({} if error is None else {"reason": str(error)})
 
     def _assigned(self, consumer: Consumer, places: list[TopicPartition]) -> None:

@@ -1,4 +1,4 @@
-"""The learner: a Faust app whose agents on `clicks` and `purchases` feed the training thread.
+"""The learner: a Faust app whose agents on `clicks` and `purchases` feed the training thread, and one on `release-outcomes` its watch.
 
 Faust holds no truth here. The agents only hand events over; what has been learned is written in the weights themselves
 (`trainer`). An event's offset is committed once it is learned, so after a crash it comes again: at least once, and harmless.
@@ -17,12 +17,14 @@ from mode import Service
 from headrace.features.online_store import OnlineStore, connect
 from headrace.features.place import Place
 from headrace.features.user_row import entries_of
-from headrace.schemas import Click, Event, InvalidMessage, Purchase, check_event, decode, shopper_id
-from headrace.schemas.topics import CLICKS, PURCHASES
+from headrace.schemas import Click, Event, InvalidMessage, Purchase, ReleaseOutcomes, check_event, decode, shopper_id
+from headrace.schemas.topics import CLICKS, PURCHASES, RELEASE_OUTCOMES
 from headrace.schemas.wire import header, now_ms
 from headrace.streams import metrics, tracing
+from headrace.streams.drift_watch import Watching
 from headrace.streams.live_scorer import use_one_thread
 from headrace.streams.model_access import ModelAccess
+from headrace.streams.service_signals import ServiceSignals
 from headrace.streams.trainer import COMPONENT, Trainer
 from headrace.streams.training_buffer import Example, ExampleBuffer
 
@@ -47,7 +49,14 @@ class Training(Service):
         self._stop.set()
 
 
-def create_app(bootstrap: str, redis_url: str, home: Path, ready: threading.Event, access: ModelAccess | None = None) -> faust.App:
+def create_app(
+    bootstrap: str,
+    redis_url: str,
+    home: Path,
+    ready: threading.Event,
+    access: ModelAccess | None = None,
+    watching: Watching | None = None,
+) -> faust.App:
     """Return the learner's Faust app; `ready` is set once weights are published, signed by the key that `access` names."""
     use_one_thread()
     folder = (home / "faust").absolute()
@@ -67,12 +76,12 @@ def create_app(bootstrap: str, redis_url: str, home: Path, ready: threading.Even
         broker_commit_interval=1.0,
     )
     buffer = ExampleBuffer(lambda examples: _release(app, examples))
-    trainer = Trainer(bootstrap, OnlineStore(connect(redis_url)), buffer, access=access)
+    trainer = Trainer(bootstrap, OnlineStore(connect(redis_url)), buffer, access=access, watching=watching)
 
     @app.service
     class _Training(Training):
         def __init__(self, **settings: Any) -> None:
-            super().__init__(lambda stop: trainer.run(stop, ready), **settings)
+            super().__init__(lambda stop: _train(bootstrap, trainer, buffer, stop, ready), **settings)
 
     def collect(kind: type[Click] | type[Purchase]) -> Callable[[Any], Any]:
         async def agent(stream: Any) -> None:
@@ -86,13 +95,15 @@ def create_app(bootstrap: str, redis_url: str, home: Path, ready: threading.Even
         agent.__name__ = f"learn_from_{kind.__name__.lower()}s"
         return agent
 
-    @app.timer(interval=1.0)
     async def tell_lag() -> None:
         _tell_lag(app, buffer)
+
+    app.timer(interval=1.0)(tell_lag)
 
     for topic, kind in ((CLICKS, Click), (PURCHASES, Purchase)):
         source = app.topic(topic.name, key_serializer="raw", value_serializer="raw", internal=False)
         app.agent(source)(collect(kind))
+    app.agent(app.topic(RELEASE_OUTCOMES.name, key_serializer="raw", value_serializer="raw", internal=False))(_outcomes_agent(trainer))
     return app
 
 
@@ -119,13 +130,43 @@ def example_of(kind: type[Click] | type[Purchase], received: Any) -> Example | N
     )
 
 
-def run(bootstrap: str, redis_url: str, home: Path, ready: threading.Event, log_level: str, access: ModelAccess | None = None) -> None:
+def run(
+    bootstrap: str,
+    redis_url: str,
+    home: Path,
+    ready: threading.Event,
+    log_level: str,
+    access: ModelAccess | None = None,
+    watching: Watching | None = None,
+) -> None:
     """Run the learner until SIGTERM or SIGINT, then exit the process."""
     for framework in ("faust", "mode", "aiokafka"):
         logging.getLogger(framework).setLevel(logging.WARNING)
-    app = create_app(bootstrap, redis_url, home, ready, access)
+    app = create_app(bootstrap, redis_url, home, ready, access, watching)
     worker = faust.Worker(app, loglevel=log_level, redirect_stdouts=False, override_logging=False, quiet=True)
     worker.execute_from_commandline()
+
+
+def _train(bootstrap: str, trainer: Trainer, buffer: ExampleBuffer, stop: threading.Event, ready: threading.Event) -> None:
+    """Train, and look at the services beside it."""
+    services = ServiceSignals(bootstrap, COMPONENT, buffer.oldest_ms, trainer.drift.hand_over, now_ms)
+    services.start()
+    try:
+        trainer.run(stop, ready)
+    finally:
+        services.stop()
+
+
+def _outcomes_agent(trainer: Trainer) -> Callable[[Any], Any]:
+    async def watch_outcomes(stream: Any) -> None:
+        async for event in stream.events():
+            try:
+                trainer.drift.heard(decode(ReleaseOutcomes, event.value, _headers(event.message.headers)))
+            except InvalidMessage as error:
+                metrics.UNREADABLE.labels(COMPONENT).inc()
+                log.warning("outcomes passed over", extra={"offset": event.message.offset, "reason": str(error)})
+
+    return watch_outcomes
 
 
 def _tell_lag(app: faust.App, buffer: ExampleBuffer) -> None:

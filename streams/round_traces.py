@@ -22,13 +22,13 @@ def traced_round(examples: Sequence[Example], started_ns: int, verdict: Verdict)
         yield None
         return
     first, *others = [traceparent for traceparent in followed if traceparent is not None]
-    about: dict[str, str | int] = {"headrace.examples": len(examples), "headrace.followed": len(followed)}
+    about = {"headrace.examples": len(examples), "headrace.followed": len(followed)}
     now_ns = time.time_ns()
     with tracing.span("learn", first, kind="consumer", start_ns=started_ns, links=others, attributes=about) as span:
         trace = tracing.traceparent_of(span)
         for other in others[: tracing.MOST_LINKS]:
             tracing.note("learn with others", other, started_ns, now_ns, kind="consumer", links=[trace] if trace else [])
-        judged: dict[str, str | bool] = {"headrace.passed": verdict.passed, "headrace.reason": verdict.reason}
+        judged = {"headrace.passed": verdict.passed, "headrace.reason": verdict.reason}
         judged_ns = int(1e6 * verdict.metrics.get("gate_ms", 0.0))
         tracing.note("gate", trace, max(started_ns, now_ns - judged_ns), now_ns, attributes=judged)
         yield trace

@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from os import environ
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace.export import SpanExporter, SpanProcessor
+    from opentelemetry.sdk.trace import SpanProcessor
+    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Link, Span, Tracer
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 MOST_LINKS = 64
 Kind = Literal["internal", "producer", "consumer"]
-Attributes = Mapping[str, str | int | float | bool]
+Attributes = Mapping[str, object]
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]([0-9a-f])")
 _tracer: "Tracer | None" = None
@@ -216,7 +217,12 @@ def _start(
         context = set_span_in_context(NonRecordingSpan(_context(parent)), context)
     kinds = {"internal": SpanKind.INTERNAL, "producer": SpanKind.PRODUCER, "consumer": SpanKind.CONSUMER}
     return tracer.start_span(
-        name, context=context, kind=kinds[kind], start_time=start_ns, links=_links(links), attributes=dict(attributes or {})
+        name,
+        context=context,
+        kind=kinds[kind],
+        start_time=start_ns,
+        links=_links(links),
+        attributes=cast(dict[str, Any], dict(attributes or {})),
     )
 
 
