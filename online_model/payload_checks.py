@@ -6,6 +6,7 @@ finiteness. This lies on the way to served weights: nothing here walks through r
 
 import hashlib
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,13 +67,15 @@ def check(copy: "ModelCopy", update: ModelUpdate, payload: bytes) -> tuple[dict[
     except (SafetensorError, KeyError) as error:
         # KeyError: a data type that torch does not have.
         raise BadUpdate(f"version {update.version}: not safetensors: {error}") from None
-    _check_names(copy, update, tensors)
-    _check_tensors(copy, update, tensors)
+    # Walking through the modules is slow: once is enough.
+    parameters = dict(copy.model.named_parameters())
+    _check_names(copy, update, tensors, parameters)
+    _check_tensors(update, tensors, parameters)
     return tensors, _check_items(copy, update, tensors)
 
 
-def _check_names(copy: "ModelCopy", update: ModelUpdate, tensors: dict[str, Tensor]) -> None:
-    wanted = {ROWS, VALUES, NEW_ITEMS, REUSED, SHAPE, *whole_names(copy.model, update.kind)}
+def _check_names(copy: "ModelCopy", update: ModelUpdate, tensors: dict[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    wanted = {ROWS, VALUES, NEW_ITEMS, REUSED, SHAPE, *whole_names(parameters, update.kind)}
     if update.kind == "delta":
         wanted |= {CATEGORY_ROWS, CATEGORY_VALUES}
     if strange := wanted ^ set(tensors):
@@ -88,9 +91,8 @@ def _check_names(copy: "ModelCopy", update: ModelUpdate, tensors: dict[str, Tens
         raise BadUpdate(f"version {update.version}: is a network of shape {tensors[SHAPE].tolist()}, here is {here}")
 
 
-def _check_tensors(copy: "ModelCopy", update: ModelUpdate, tensors: dict[str, Tensor]) -> None:
-    parameters = dict(copy.model.named_parameters())
-    shapes = {name: tuple(parameters[name].shape) for name in whole_names(copy.model, update.kind)}
+def _check_tensors(update: ModelUpdate, tensors: dict[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    shapes = {name: tuple(parameters[name].shape) for name in whole_names(parameters, update.kind)}
     shapes[VALUES] = (len(tensors[ROWS]), parameters[ITEM_TABLE].shape[1])
     if update.kind == "delta":
         table = parameters[CATEGORY_TABLE].shape

@@ -10,7 +10,7 @@ and the difference goes with the next delta that touches the row (error feedback
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,11 +32,15 @@ CATEGORY_TOLERANCE = 2.0**-13
 
 
 class BadUpdate(ValueError):
-    """An update that must not be taken in; the text says why."""
+    """An update that must not be taken in; the text says why, and `label` in a word."""
+
+    label = "bad_update"
 
 
 class MissingLink(BadUpdate):
     """An update that does not build on the weights at hand: links were lost, or it comes from another branch."""
+
+    label = "lost"
 
 
 def dense_names(model: NextItemTransformer) -> list[str]:
@@ -44,9 +48,9 @@ def dense_names(model: NextItemTransformer) -> list[str]:
     return [name for name, _ in model.named_parameters() if name != ITEM_TABLE]
 
 
-def whole_names(model: NextItemTransformer, kind: str) -> list[str]:
-    """Return the names of the parameters that a snapshot, or a delta, holds whole."""
-    return [name for name in dense_names(model) if kind == "snapshot" or name != CATEGORY_TABLE]
+def whole_names(names: Iterable[str], kind: str) -> list[str]:
+    """Return which parameters of these names a snapshot, or a delta, holds whole."""
+    return [name for name in names if name != ITEM_TABLE and (kind == "snapshot" or name != CATEGORY_TABLE)]
 
 
 def snapshot_payload(copy: "ModelCopy") -> bytes:
@@ -67,7 +71,7 @@ def delta_payload(
     builds on, rows are left out whose values would be the same there, and rows of categories that are close.
     """
     parameters = dict(copy.model.named_parameters())
-    tensors = {name: _halved(parameters[name].detach()) for name in whole_names(copy.model, "delta")}
+    tensors = {name: _halved(parameters[name].detach()) for name in whole_names(parameters, "delta")}
     rows = touched.to(torch.int64).cpu()
     values = _halved(parameters[ITEM_TABLE].detach()[rows.to(copy.device)])
     categories = parameters[CATEGORY_TABLE].detach()

@@ -162,7 +162,7 @@ class ModelCopy:
     def _take(self, tensors: dict[str, Tensor], new_items: Sequence[str], kind: str) -> None:
         self.add_items(new_items, tensors[REUSED].tolist())
         parameters = dict(self.model.named_parameters())
-        for name in whole_names(self.model, kind):
+        for name in whole_names(parameters, kind):
             parameters[name].copy_(tensors[name])
         if CATEGORY_ROWS in tensors:
             table = parameters[CATEGORY_TABLE]

@@ -53,7 +53,7 @@ def _move(author: ModelCopy, rows: torch.Tensor) -> None:
     for dense in dense_names(author.model):
         if dense != "categories.weight":
             parameters[dense].add_(MOVED * torch.randn_like(parameters[dense]))
-    categories = torch.randperm(len(parameters["categories.weight"]))[:TOUCHED_CATEGORIES]
+    categories = torch.randperm(len(parameters["categories.weight"]))[:TOUCHED_CATEGORIES].sort().values
     parameters["categories.weight"][categories] += MOVED
     table = parameters["items.weight"]
     author.put_rows(rows, table[rows] + MOVED * torch.randn(len(rows), table.shape[1]))

@@ -212,7 +212,7 @@ SPOILT: dict[str, tuple[Callable[[Tensors], None], str]] = {
 def test_contents_that_make_no_sense_are_refused_and_change_nothing(
     follower: ModelCopy, change: Callable[[Tensors], None], told: str
 ) -> None:
-    whole = whole_names(follower.model, "delta")
+    whole = whole_names(dict(follower.model.named_parameters()), "delta")
     tensors = {name: parameter.detach().clone() for name, parameter in follower.model.named_parameters() if name in whole}
     tensors |= {
         "categories.rows": torch.tensor([2, 9]),
