@@ -10,6 +10,7 @@ from headrace.streams import tracing
 from headrace.streams.lifetime import collect_garbage_seldom, log_as_json, stop_on_signals
 
 if TYPE_CHECKING:
+    from headrace.streams.drift_watch import Watching
     from headrace.streams.model_access import ModelAccess
 
 
@@ -38,7 +39,20 @@ def _learner(settings: Settings) -> None:
     from headrace.streams.learner import run
     from headrace.streams.trainer import COMPONENT
 
-    run(settings.kafka, settings.redis, settings.home, _metrics(COMPONENT, settings), settings.log_level, _access(settings))
+    ready = _metrics(COMPONENT, settings)
+    run(settings.kafka, settings.redis, settings.home, ready, settings.log_level, _access(settings), _watching(settings))
+
+
+def _watching(settings: Settings) -> "Watching":
+    from headrace.online_model.watching.configuration import DEFAULT_FILE, load_configuration
+    from headrace.streams.drift_watch import Watching
+
+    return Watching(
+        load_configuration(Path(settings.watches) if settings.watches else DEFAULT_FILE),
+        settings.home / "drift" / "watching.json",
+        settings.drift_only_tell,
+        settings.retrain_command,
+    )
 
 
 def _recommender(settings: Settings) -> None:

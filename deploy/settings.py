@@ -36,7 +36,8 @@ class Settings:
     `alertmanager_url`, and to the Slack-style webhook whose URL, a secret, is in the file `slack_webhook_file`. `trial_share` of the
     shoppers are answered by the newest version, the others by the stable one; whoever presents what is in `admin_token_file` may
     roll back over HTTP. `trusted_set` is a file or folder of histories that each candidate of the model is tried on; without it the
-    first events of the stream serve for that.
+    first events of the stream serve for that. What the learner watches is in the file `watches`, the shipped one unless told; with
+    `drift_only_tell` it tells of drift and does nothing, and `retrain_command` is what it runs where a watch asks for retraining.
     """
 
     kafka: str = "127.0.0.1:9092"
@@ -60,6 +61,9 @@ class Settings:
     trial_share: float = 0.9
     admin_token_file: str = ""
     trusted_set: str = ""
+    watches: str = ""
+    drift_only_tell: bool = False
+    retrain_command: str = ""
 
     def __post_init__(self) -> None:
         places = {"archive": "archive", "signing_key": "keys/signing.pem", "trusted_keys": "keys/trusted", "weight_store": "weights"}
@@ -147,6 +151,19 @@ def _file(variable: str, value: str) -> Path:
     return path
 
 
+def _present_file(variable: str, value: str) -> Path:
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise SettingsError(variable, value, "a file that is there")
+    return path
+
+
+def _yes_or_no(variable: str, value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise SettingsError(variable, value, "true or false")
+    return value.lower() == "true"
+
+
 def _folder_or_bucket(variable: str, value: str) -> str:
     if "://" not in value:
         return str(_folder(variable, value))
@@ -210,6 +227,9 @@ _READ: dict[str, Callable[[str, str], Any]] = {
     "instance": _instance,
     "trace_sample": _share,
     "alertmanager_url": _http_url,
+    "watches": lambda variable, value: str(_present_file(variable, value)),
+    "drift_only_tell": _yes_or_no,
+    "retrain_command": lambda variable, value: value,
     "slack_webhook_file": lambda variable, value: str(_file(variable, value)),
     "trial_share": _share,
     "admin_token_file": lambda variable, value: str(_file(variable, value)),

@@ -1,4 +1,4 @@
-"""The training thread of the learner: rounds of fine-tuning, drift alerts, and the chain of weights that it publishes."""
+"""The training thread of the learner: rounds of fine-tuning, and the chain of weights that it publishes."""
 
 import hashlib
 import logging
@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable, Sequence
 
 from headrace.features.online_store import FEATURE_SERVICE, OnlineStore
-from headrace.online_model.drift import LossDrift, Shift
-from headrace.online_model.fine_tuning import DRIFT_ROUNDS, FineTuner, Round, TuningPlan
+from headrace.online_model.fine_tuning import FineTuner, Round, TuningPlan
 from headrace.online_model.weights import NO_WEIGHTS, BadUpdate, ModelCopy, chained_sha256, snapshot_payload
-from headrace.schemas import DriftAlert, ModelUpdate, encode
+from headrace.schemas import ModelUpdate
 from headrace.schemas.model_updates import Trigger
-from headrace.schemas.topics import DRIFT_ALERTS
-from headrace.schemas.wire import headers, now_ms
-from headrace.streams import kafka, metrics, tracing
+from headrace.schemas.wire import now_ms
+from headrace.streams import metrics, tracing
+from headrace.streams.drift_actions import DriftActions, falling_back
+from headrace.streams.drift_watch import DriftWatch, Watching
 from headrace.streams.learning_base import LearningBase
 from headrace.streams.lifetime import collect_garbage_seldom
 from headrace.streams.model_access import ModelAccess
+from headrace.streams.release_requests import ReleaseRequests
 from headrace.streams.round_traces import traced_round
 from headrace.streams.shopper_histories import ShopperHistories
 from headrace.streams.training_buffer import Example, ExampleBuffer
@@ -27,10 +28,8 @@ log = logging.getLogger(__name__)
 
 COMPONENT = "learner"
 MODEL = "next-item"
-SIGNAL = "prequential_loss"
 SNAPSHOT_EVERY = 20
 SAMPLED_TIMES = 64
-HURRIED_ROUNDS = 8
 # A usual round takes a tenth of a second.
 ROUND_LIMIT_S = 2.0
 BEHIND_MS = 2000
@@ -58,15 +57,14 @@ class Trainer:
         clock: Callable[[], int] = now_ms,
         *,
         access: ModelAccess | None = None,
+        watching: Watching | None = None,
     ) -> None:
         self._store = store
         self._buffer = buffer
         self._clock = clock
         access = access or ModelAccess()
         self._publisher = WeightsPublisher(bootstrap, COMPONENT, signing=access.key(), store=access.store)
-        self._alerts = kafka.producer(bootstrap, f"{COMPONENT}-alerts")
         self._histories = ShopperHistories(store.read_users)
-        self._drift = LossDrift()
         self._base = LearningBase(bootstrap, COMPONENT, access)
         live, newest = resume(bootstrap, self._base.withdraws, access)
         self._tuner = self._new_tuner(live)
@@ -80,6 +78,10 @@ class Trainer:
         known = newest if self._whole or self._stable else None
         self._learned_events = known.learned_events if known else 0
         self._offsets = dict(known.learned_offsets) if known else {}
+        watching = watching or Watching()
+        requests = ReleaseRequests(bootstrap, COMPONENT, access.key(), access.trusted, clock)
+        actions = DriftActions(lambda: self._tuner, buffer, falling_back(requests), watching.retrain)
+        self.drift = DriftWatch(bootstrap, COMPONENT, watching, actions, lambda: self._tuner.live.version, clock)
 
     def run(self, stop: threading.Event, ready: threading.Event) -> None:
         """Train until `stop` is set; `ready` is set once weights are published."""
@@ -95,6 +97,7 @@ class Trainer:
         left_out = 0
         while not stop.is_set():
             self._follow_releases()
+            self.drift.tick()
             trigger, examples = self._buffer.take(timeout_s=0.2)
             if self._buffer.left_out > left_out:
                 metrics.SKIPPED.inc(self._buffer.left_out - left_out)
@@ -106,6 +109,7 @@ class Trainer:
                 if self._clock() - examples[-1].published_ms > BEHIND_MS:
                     # The agents share our processor: rest, or they would fall ever further behind what is published.
                     stop.wait(RESTS * (time.monotonic() - started_s))
+        self.drift.close()
 
     def learn(self, trigger: Trigger, examples: Sequence[Example]) -> None:
         """Run one round and publish its outcome; the examples are released afterwards."""
@@ -131,7 +135,9 @@ class Trainer:
                 self._settle(trigger, learned, fresh)
             self._trace = None
             metrics.ROUND.observe(time.perf_counter() - started_s)
-            self._watch(learned.losses, fresh[-1].time_ms)
+            if learned.losses:
+                metrics.LOSS.set(sum(learned.losses) / len(learned.losses))
+            self.drift.learned(newest, learned)
         self._buffer.release(examples)
 
     def _new_tuner(self, live: ModelCopy) -> FineTuner:
@@ -220,40 +226,6 @@ class Trainer:
         self._publisher.kept = {self._base.stable_version}
         self._publisher.publish(update, payload, trace)
         log.info("weights published", extra={"kind": kind, "version": version, "bytes": len(payload), "trigger": trigger})
-
-    def _watch(self, losses: Sequence[float], time_ms: int) -> None:
-        if losses:
-            metrics.LOSS.set(sum(losses) / len(losses))
-        for loss in losses:
-            shift = self._drift.observe(loss)
-            if shift is not None:
-                self._alert(shift, time_ms)
-                self._buffer.hurry(HURRIED_ROUNDS)
-                self._tuner.quicken()
-
-    def _alert(self, shift: Shift, time_ms: int) -> None:
-        rise = shift.after / shift.before - 1
-        version = self._tuner.live.version
-        alert = DriftAlert(
-            alert_id=f"{MODEL}-{SIGNAL}-{version}-{self._learned_events}",
-            signal=SIGNAL,
-            detector="ADWIN",
-            severity="critical" if rise > 0.5 else "warning",
-            level_before=shift.before,
-            level_after=shift.after,
-            window=shift.window,
-            observations=shift.observations,
-            model_version=version,
-            event_time_ms=time_ms,
-            created_ms=self._clock(),
-            reaction=f"the next {HURRIED_ROUNDS} rounds of fine-tuning begin at an eighth of the usual number of events; "
-            f"learning rates are doubled and fall back within {DRIFT_ROUNDS} rounds",
-        )
-        tags = headers(alert, event_id=alert.alert_id, time_ms=alert.created_ms, source=COMPONENT)
-        self._alerts.produce(DRIFT_ALERTS.name, encode(alert), SIGNAL, headers=tags, on_delivery=kafka.must_arrive)
-        self._alerts.flush(30.0)
-        metrics.DRIFT_ALERTS.labels(SIGNAL).inc()
-        log.warning("drift", extra={"signal": SIGNAL, "before": shift.before, "after": shift.after})
 
 
 def resume(

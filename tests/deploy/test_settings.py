@@ -42,6 +42,9 @@ def test_each_field_is_read_from_the_variable_of_its_name() -> None:
         "HEADRACE_SLACK_WEBHOOK_FILE": "/run/secrets/slack",
         "HEADRACE_TRIAL_SHARE": "0.5",
         "HEADRACE_ADMIN_TOKEN_FILE": "/run/secrets/admin",
+        "HEADRACE_WATCHES": str(Path(__file__)),
+        "HEADRACE_DRIFT_ONLY_TELL": "true",
+        "HEADRACE_RETRAIN_COMMAND": "headrace train",
     }
     settings = Settings.load(variables)
     assert settings == Settings(
@@ -65,6 +68,9 @@ def test_each_field_is_read_from_the_variable_of_its_name() -> None:
         "/run/secrets/slack",
         0.5,
         "/run/secrets/admin",
+        watches=str(Path(__file__)),
+        drift_only_tell=True,
+        retrain_command="headrace train",
     )
     assert settings.shown() == variables | {
         "HEADRACE_REDIS": "rediss://user:***@r.example:6380/2",
@@ -73,6 +79,7 @@ def test_each_field_is_read_from_the_variable_of_its_name() -> None:
         "HEADRACE_GATEWAY_PORT": 80,
         "HEADRACE_METRICS_PORT": 9100,
         "HEADRACE_LOG_LEVEL": "debug",
+        "HEADRACE_DRIFT_ONLY_TELL": True,
     }
 
 
@@ -115,6 +122,8 @@ def test_archive_keys_and_weights_lie_in_the_home_unless_told_otherwise() -> Non
         ("HEADRACE_TRACE_SAMPLE", "10%"),
         ("HEADRACE_ALERTMANAGER_URL", "alertmanager:9093"),
         ("HEADRACE_SLACK_WEBHOOK_FILE", str(Path(__file__).parent)),
+        ("HEADRACE_WATCHES", str(Path(__file__).with_name("no such file"))),
+        ("HEADRACE_DRIFT_ONLY_TELL", "maybe"),
     ],
 )
 def test_a_bad_value_is_told_with_variable_value_and_what_was_expected(variable: str, value: str) -> None:

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from headrace.features.online_store import OnlineStore, connect
-from headrace.online_model.drift import Shift
 from headrace.online_model.fine_tuning import Round
 from headrace.online_model.gate import Verdict
 from headrace.online_model.weights import ModelCopy, snapshot_payload
-from headrace.schemas import DriftAlert, HistoryEntry, ModelUpdate, UserRow
+from headrace.schemas import HistoryEntry, ModelUpdate, UserRow
 from headrace.schemas.feature_rows import Kind
 from headrace.streams.shopper_histories import NewSteps, ShopperHistories
 from headrace.streams.subscriber import Subscriber
@@ -127,23 +126,6 @@ def test_a_candidate_that_the_gate_refuses_is_not_published(fresh_topics: str, s
     assert [(update.base_version, update.version) for update in manifests(fresh_topics)] == [(1, 1), (1, 2)]
     # The chain is whole: whoever follows it has what the learner has.
     assert same_weights(resume(fresh_topics)[0], learner._tuner.live)
-
-
-def test_drift_is_told_once_and_hurries_the_next_rounds(fresh_topics: str, store: OnlineStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    learner = trainer(fresh_topics, store)
-    shifts = iter([Shift(2.0, 4.0, 300, 5000)])
-    monkeypatch.setattr(learner._drift, "observe", lambda loss: next(shifts, None))
-    learner._watch([2.0, 4.0, 4.0], time_ms=123)
-    with Subscriber(fresh_topics, DriftAlert, start="beginning") as alerts:
-        alert = alerts.poll(10.0)
-        assert alerts.poll(1.0) is None
-    assert alert is not None
-    assert (alert.signal, alert.detector, alert.severity) == ("prequential_loss", "ADWIN", "critical")
-    assert (alert.level_before, alert.level_after, alert.event_time_ms, alert.model_version) == (2.0, 4.0, 123, 1)
-    for one in examples(0, 64):
-        learner._buffer.add(one)
-    assert learner._buffer.take(0.1)[0] == "drift"
-    assert learner._tuner.rate_scale == 2.0
 
 
 def test_a_shopper_who_is_new_to_the_learner_brings_the_past_that_the_online_store_has() -> None:
