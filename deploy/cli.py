@@ -307,10 +307,15 @@ def demo(
     """
     from headrace.deploy.demo import DemoOptions
     from headrace.deploy.demo_command import parse_kill, show_demo
+    from headrace.streams import tracing
 
     kills = [parse_kill(text) for text in kill or ()]
     options = DemoOptions(data, rate, seconds, keep, kafka or environ.get("HEADRACE_KAFKA"), redis or environ.get("HEADRACE_REDIS"), kills)
-    report = show_demo(options, Settings.load(), plain=plain or not sys.stdout.isatty(), json_file=json_file)
+    loaded = Settings.load()
+    # The demo publishes in this process; its parts read the same variables.
+    tracing.set_up("publisher", share=loaded.trace_sample)
+    report = show_demo(options, loaded, plain=plain or not sys.stdout.isatty(), json_file=json_file)
+    tracing.shut_down()
     if not report.exact:
         raise typer.Exit(1)
 

@@ -48,7 +48,7 @@ VERSIONS_MISSED = Counter("headrace_archive_versions_missed", "Row versions comp
 FEATURE_FRESHNESS = Histogram("headrace_feature_freshness_seconds", "Publish to readable in the online store", buckets=LATENCY_BUCKETS)
 
 ARCHIVE_LAG = Gauge("headrace_archive_lag_records", "Records published and not yet read by this archiver, by topic", ["topic"])
-RECOMMENDER_LAG = Gauge("headrace_recommender_lag_records", "Rows published and not yet taken in by this recommender")
+RECOMMENDER_LAG = Gauge("headrace_recommender_lag_records", "Rows published and not yet taken in by this recommender, by topic", ["topic"])
 PUBLISHER_WAITING = Gauge("headrace_publisher_waiting_events", "Events handed over for publishing that are not acknowledged yet")
 RECOMMENDATIONS = Counter("headrace_recommendations", "Recommendations published")
 RECOMMENDATION_FRESHNESS = Histogram(

@@ -117,7 +117,8 @@ class Recommender:
     def commit(self) -> None:
         """Wait until all lists are acknowledged, then commit how far they reach. Raises KafkaException."""
         self._committed_at = time.monotonic()
-        metrics.RECOMMENDER_LAG.set(lag_by_topic(self._rows, [USER_FEATURES.name])[USER_FEATURES.name])
+        for topic, records in lag_by_topic(self._rows, [USER_FEATURES.name]).items():
+            metrics.RECOMMENDER_LAG.labels(topic).set(records)
         news = {number: offset for number, offset in self._open.items() if offset != self._committed.get(number)}
         if not news:
             return

@@ -191,7 +191,7 @@ ROWS = [
             Panel(
                 "Versions",
                 "Which weights answer in each part, and which are stable.",
-                [(f"max by (part) (headrace_model_version{{{_PART}}})", "{{part}}"), ("max(headrace_stable_version)", "stable")],
+                [(f"max by (part) (headrace_model_version{{{_PART}}}) > 0", "{{part}}"), ("max(headrace_stable_version)", "stable")],
             ),
             Panel("Swaps", "Weights swapped in, by part.", [(_rate("headrace_weight_swaps_total", "part"), "{{part}}")], "ops"),
             Panel(
