@@ -59,6 +59,16 @@ def test_a_signature_with_any_bit_flipped_is_none(tmp_path_factory: pytest.TempP
     assert fault_of(TrustedKeys(folder / "trusted"), key.key_id, VALUE, base64.b64encode(spoilt)) == "bad signature"
 
 
+def test_a_signature_has_one_spelling(key: SigningKey, trusted: TrustedKeys) -> None:
+    digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    signature = key.sign(VALUE).decode()
+    other = digits[digits.index(signature[85]) ^ 1]
+    spelt = f"{signature[:85]}{other}=="
+    assert base64.b64decode(spelt) == base64.b64decode(signature)
+    assert fault_of(trusted, key.key_id, VALUE, spelt) == "bad signature"
+    assert fault_of(trusted, key.key_id, VALUE, signature + "\n") == "bad signature"
+
+
 def test_a_new_key_is_trusted_beside_the_old_one_and_the_old_one_is_revoked_while_all_goes_on(
     key: SigningKey, trusted: TrustedKeys, tmp_path: Path
 ) -> None:
