@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headrace.deploy.bench.drift_streams import KINDS, Columns
 from headrace.online_model.compiled import compiled
-from headrace.online_model.watching.signals import EVENT_SIGNALS, RECENT_STEPS, Batch
+from headrace.online_model.watching.signals import EVENT_SIGNALS, LASTING_STEPS, RECENT_STEPS, Batch
 
 FOLLOWERS = 32
 HALF_LIFE = 100_000.0
@@ -42,6 +42,8 @@ def signals_of(columns: Columns) -> NDArray[np.float64]:
         np.zeros(items),
         np.full((shoppers, RECENT_STEPS), -1, np.int64),
         np.zeros(shoppers, np.int64),
+        np.zeros(shoppers, np.int64),
+        np.zeros((shoppers, LASTING_STEPS)),
         np.zeros(shoppers, np.int64),
         out,
     )
@@ -76,6 +78,8 @@ def _walk(
     recent: Any,
     steps: Any,
     last_ms: Any,
+    lasting: Any,
+    foreseen: Any,
     out: Any,
 ) -> None:
     items = len(category_of)
@@ -91,22 +95,22 @@ def _walk(
         category = category_of[item]
         made = steps[shopper]
         row = out[now]
-        row[2] = np.log1p(price[now])
-        row[4] = min(made, LONGEST_HISTORY)
-        row[7] = 0.0 if seen_item[item] else 1.0
-        row[8] = 1.0 if made == 0 else 0.0
+        row[3] = np.log1p(price[now])
+        row[5] = min(made, LONGEST_HISTORY)
+        row[8] = 0.0 if seen_item[item] else 1.0
+        row[9] = 1.0 if made == 0 else 0.0
         last = -1
         if made > 0:
             kept = min(made, RECENT_STEPS)
             last = recent[shopper, (made - 1) % RECENT_STEPS]
-            row[3] = np.log1p((times_ms[now] - last_ms[shopper]) / 1000.0)
-            row[5], row[6] = 1.0, 0.0
+            row[4] = np.log1p((times_ms[now] - last_ms[shopper]) / 1000.0)
+            row[6], row[7] = 1.0, 0.0
             for place in range(kept):
                 other = recent[shopper, place]
                 if category_of[other] == category:
-                    row[5] = 0.0
+                    row[6] = 0.0
                 if other == item:
-                    row[6] = 1.0
+                    row[7] = 1.0
             if last != item:
                 # The chance that each part gives to the item that came.
                 total = 0.0
@@ -119,7 +123,7 @@ def _walk(
                 own = 0
                 for place in range(kept):
                     own += recent[shopper, place] != last
-                chances[1] = row[6] / max(own, 1)
+                chances[1] = row[7] / max(own, 1)
                 near = category_of[last]
                 near_total = in_category[near] * 0.5 ** ((now - in_category_as_of[near]) / POPULAR_HALF_LIFE)
                 warm = heat[item] * 0.5 ** ((now - heat_as_of[item]) / POPULAR_HALF_LIFE)
@@ -129,6 +133,11 @@ def _walk(
                 for part in range(PARTS):
                     chance += weights[part] * chances[part]
                 row[0] = -np.log(chance)
+                if row[7] == 0.0:
+                    lasting[shopper, foreseen[shopper] % LASTING_STEPS] = row[0]
+                    foreseen[shopper] += 1
+                    if foreseen[shopper] >= LASTING_STEPS:
+                        row[2] = lasting[shopper].min()
                 # How many items have a higher score than the one that came.
                 count = 0
                 for place in range(FOLLOWERS):

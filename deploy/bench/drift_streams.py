@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,8 +13,8 @@ from headrace.streams.shop_floor import Shop, Shopper, other_likes
 from headrace.streams.simulator import simulate
 
 PlantedKind = Literal["none", "abrupt", "gradual", "recurring", "feature_shift", "many"]
-Feature = Literal["price", "gap"]
-FEATURES: tuple[Feature, ...] = ("price", "gap")
+Feature = Literal["price", "gap", "history_length"]
+FEATURES: tuple[Feature, ...] = ("price", "gap", "history_length")
 KINDS = ("view", "cart", "purchase")
 
 EVENTS_PER_DAY = 5_000
@@ -23,6 +23,7 @@ TAUGHT_DAYS = 14
 CHANGED_SHARE = 0.2
 GRADUAL_EVENTS = 20_000
 WEEKEND_PRICE = -0.05
+SHIFT = 0.5
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def planted_stream(
     weekend = (times // DAY_MS + 3) % 7 >= 5
     price = price * np.exp(WEEKEND_PRICE * weekend)
     columns = Columns(times, event_of, item_of, category_numbers, kind, shopper_of, price, tuple(numbers["category"]))
-    return _shifted(columns, plan) if plan.kind == "feature_shift" else columns
+    return _shifted(columns, plan) if plan.kind == "feature_shift" and plan.feature == "price" else columns
 
 
 def _number(known: dict[str, int], name: str) -> int:
@@ -106,13 +107,10 @@ def _number(known: dict[str, int], name: str) -> int:
 
 
 def _shifted(columns: Columns, plan: Plan) -> Columns:
-    """Return the columns with prices or times such that the logarithm's mean moves up by half its standard deviation."""
-    after = columns.event >= plan.places[0]
-    if plan.feature == "price":
-        shift = 0.5 * np.log1p(columns.price).std()
-        price = np.where(after, np.expm1(np.log1p(columns.price) + shift), columns.price)
-        return Columns(**{**columns.__dict__, "price": price})
-    return columns
+    """Return the columns with prices such that the logarithm's mean moves up by half its standard deviation."""
+    told = np.log1p(columns.price)
+    price = np.where(columns.event >= plan.places[0], np.expm1(told + SHIFT * told.std()), columns.price)
+    return replace(columns, price=price)
 
 
 class _Planting:

@@ -16,6 +16,7 @@ Direction = Literal["up", "down", "both"]
 DetectorName = Literal[
     "windows", "adwin", "page_hinkley", "kswin", "ddm", "eddm", "hddm_a", "hddm_w", "psi", "ks", "chi_square", "mmd", "classifier"
 ]
+Transform = Literal["none", "sqrt"]
 Severity = Literal["info", "warning", "critical"]
 ReactionName = Literal["learn_faster", "forget_faster", "forget_slower", "fine_tune", "retrain", "fall_back", "only_tell"]
 
@@ -23,6 +24,7 @@ DETECTORS: tuple[str, ...] = get_args(DetectorName)
 _CHOICES: dict[str, tuple[str, ...]] = {
     "detector": DETECTORS,
     "direction": get_args(Direction),
+    "transform": get_args(Transform),
     "severity": get_args(Severity),
     "kind": get_args(DriftKind),
     "reaction": get_args(ReactionName),
@@ -40,7 +42,8 @@ class Watch:
     `segment` narrows it to the events with these names, such as {"category": "tents"}. `direction` is the one that counts, `up`
     for a loss. `kind` is what it speaks of: concept (how well the model foresees), data, or service. `warm_up` is how many
     values only teach what is usual. `share` is its part of the false alarms that are allowed, beside the other watches' shares.
-    `least_change` is how far the level must move to be worth telling, in standard deviations of single values.
+    `least_change` is how far the level must move to be worth telling, in standard deviations of single values. `transform` is
+    applied to values before they are averaged: a loss has a long tail, of which the square root makes less.
     """
 
     signal: str
@@ -53,6 +56,7 @@ class Watch:
     warm_up: int = 4096
     share: float = 1.0
     least_change: float = 0.05
+    transform: Transform = "none"
 
     @property
     def name(self) -> str:

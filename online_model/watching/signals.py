@@ -12,12 +12,16 @@ from headrace.schemas import HistoryEntry
 Values = NDArray[np.float64]
 Times = NDArray[np.int64]
 
-LOSS, HIT = "prequential_loss", "hit_rate"
-EVENT_SIGNALS = (LOSS, HIT, "price", "gap", "history_length", "new_category", "repeated_item", "new_item", "new_shopper")
+LOSS, HIT, LASTING_LOSS = "prequential_loss", "hit_rate", "lasting_loss"
+EVENT_SIGNALS = (LOSS, HIT, LASTING_LOSS, "price", "gap", "history_length", "new_category", "repeated_item", "new_item", "new_shopper")
 EVENT_MIXES = ("kind", "category")
 LIST_SIGNALS = ("top_score", "score_entropy", "latency_ms", "feature_age_ms")
+# Those whose values are 0 or 1.
+SHARES = (HIT, "new_category", "repeated_item", "new_item", "new_shopper", "online_clicks")
 SERVICE_SIGNALS = ("consumer_lag", "learner_lag", "online_clicks")
 RECENT_STEPS = 20
+LASTING_STEPS = 4
+SHOPPERS_KEPT = 100_000
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,14 @@ class Observation:
 class EventSignals:
     """Gathers what can be known of events beside their shoppers' histories. `take` returns what has come since the last `take`.
 
-    Signals: the loss and the hit as they are told; price; the gap since the shopper's step before, in seconds; the length of the
+    Signals: the loss and the hit as they are told; the lasting loss, which is the smallest of the shopper's last four losses of items
+    that were not among their last 20 (one surprise is usual; a shopper who surprises lastingly has changed, or the shop has); price; the gap since the shopper's step before, in seconds; the length of the
     history; whether the category is new to the shopper, and whether the item was among their last 20; whether item and shopper are
     new to the shop. Prices and gaps are told as logarithms, since both spread over powers of ten.
     """
 
     def __init__(self) -> None:
+        self._last_losses: dict[str, tuple[float, ...]] = {}
         self._reset()
 
     def __len__(self) -> int:
@@ -67,6 +73,7 @@ class EventSignals:
         entry: HistoryEntry,
         history: Sequence[HistoryEntry],
         *,
+        shopper_id: str | None = None,
         loss: float | None = None,
         hit: bool | None = None,
         is_new_item: bool = False,
@@ -78,12 +85,14 @@ class EventSignals:
         `loss` and `hit` (among the first 20) are what the model made of it before it learned from it, where it was asked.
         `segment` may name surface, country and the like; the category is taken from the entry.
         """
+        features = _features(entry, history)
         self._times.append(entry.time_ms)
         self._rows.append(
             (
                 math.nan if loss is None else loss,
                 math.nan if hit is None else float(hit),
-                *_features(entry, history),
+                math.nan if loss is None or shopper_id is None or features[-1] == 1.0 else self._lasting(shopper_id, loss),
+                *features,
                 float(is_new_item),
                 float(not history if is_new_shopper is None else is_new_shopper),
             )
@@ -109,6 +118,14 @@ class EventSignals:
         )
         self._reset()
         return batch
+
+    def _lasting(self, shopper_id: str, loss: float) -> float:
+        losses = (*self._last_losses.pop(shopper_id, ()), loss)[-LASTING_STEPS:]
+        # Back to the end of the line: who is forgotten first is who was away longest.
+        self._last_losses[shopper_id] = losses
+        if len(self._last_losses) > SHOPPERS_KEPT:
+            del self._last_losses[next(iter(self._last_losses))]
+        return min(losses) if len(losses) == LASTING_STEPS else math.nan
 
     def _reset(self) -> None:
         self._times: list[int] = []

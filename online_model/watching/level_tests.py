@@ -1,0 +1,155 @@
+"""Whether a level has moved: the newest blocks against those before them, over windows of several lengths, for many columns at once.
+
+The noise of a difference is not taken from the blocks' own spread alone: visits and heavy shoppers make neighbouring blocks alike, so
+each window length has a variance of its own, learned from how such differences have been (as with batch means; Alexopoulos and
+Seila, 1996). What is not yet known of the hours and weekdays adds to it.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+# The first only tells the noise of single blocks.
+WINDOWS = (1, 4, 8, 16, 32, 64, 128)
+LEAST_REFERENCE = 32
+_LENGTHS = np.array(WINDOWS)
+_REFERENCES = np.clip(8 * _LENGTHS, LEAST_REFERENCE, 1024)
+KEPT = int(_LENGTHS[-1] + _REFERENCES[-1] + 1)
+_PRIOR_WINDOWS = 40.0
+_MEMORY_WINDOWS = 100.0
+_MEMORY_BLOCKS = 2000.0
+_GROWTH = 1.05
+_CLIP, _CLIPPED_MEAN = 4.0, 0.9205
+# A young model's loss falls, and a young shop's histories grow: what is learned before these blocks hardly counts behind them.
+_BEGINNINGS = (128, 256, 512, 1024)
+_KEPT_OF_BEGINNING = 0.1
+_FLOOR = 0.7
+_FARTHEST = 6.0
+_KNOWN = 0.5
+
+
+class LevelTests:
+    """Sums over the newest blocks of `columns` columns of residuals, with the `width` regressors of their instants beside them."""
+
+    def __init__(self, columns: int, width: int) -> None:
+        self.blocks = 0
+        # The first block that may serve as reference: where the level of now began.
+        self.epoch = 0
+        self.sums = np.zeros((KEPT, columns))
+        self.regressors = np.zeros((KEPT, width))
+        self.variances = np.zeros((len(WINDOWS), columns))
+        self.learned = np.zeros(len(WINDOWS))
+        # The mean third power of a block's distance from those before it.
+        self.cubes = np.zeros(columns)
+
+    def add(self, residuals: Floats, regressors: Floats) -> None:
+        """Take in a block: the residual of each column, (columns,), and the instant's regressors, (width,)."""
+        newest, before = (self.blocks + 1) % KEPT, self.blocks % KEPT
+        self.sums[newest] = self.sums[before] + residuals
+        self.regressors[newest] = self.regressors[before] + regressors
+        self.blocks += 1
+
+    def mean(self, begin: int, end: int) -> Floats:
+        """Return the mean residual of the blocks from `begin` to before `end`, numbered from 0, (columns,)."""
+        begin = max(begin, self.blocks - KEPT + 1, 0)
+        total: Floats = (self.sums[end % KEPT] - self.sums[begin % KEPT]) / max(1, end - begin)
+        return total
+
+    def references(self) -> NDArray[np.int64]:
+        """Return how many blocks before each window serve as its reference, (windows,); 0 where there are too few."""
+        there = np.minimum(_REFERENCES, self.blocks - _LENGTHS - self.epoch)
+        return np.where(there >= np.maximum(2 * _LENGTHS, LEAST_REFERENCE), there, 0)
+
+    def differences(self, uncertainty: Callable[[Floats], Floats], *, learn: bool) -> tuple[Floats, Floats]:
+        """Return how far each window's mean lies above its reference's, and the variance of that, both (windows, columns).
+
+        The first is NaN for windows without a reference. `uncertainty` gives the variance that is due to seasons, in units of a
+        block's noise, for differences of regressors, (windows, width). With `learn` the noise is learned from these differences too.
+        """
+        references = self.references()
+        usable = references > 0
+        size = np.maximum(references, 1)
+        end = self.blocks
+        middle, begin = (end - _LENGTHS) % KEPT, (end - _LENGTHS - size) % KEPT
+        differences = (self.sums[end % KEPT] - self.sums[middle]) / _LENGTHS[:, None] - (self.sums[middle] - self.sums[begin]) / size[
+            :, None
+        ]
+        moved = (self.regressors[end % KEPT] - self.regressors[middle]) / _LENGTHS[:, None]
+        moved -= (self.regressors[middle] - self.regressors[begin]) / size[:, None]
+        unknown = uncertainty(moved)
+        weights = 1.0 / _LENGTHS + 1.0 / size
+        if learn:
+            self._learn(differences, weights, usable & (unknown < _KNOWN * weights))
+        variances, _ = self.noise()
+        return np.where(usable[:, None], differences, np.nan), variances * weights[:, None] + variances[:1] * unknown[:, None]
+
+    def deviates(self, differences: Floats, spread: Floats, before: Floats, shares: NDArray[np.bool_]) -> Floats:
+        """Return the differences as standard normal deviates, (windows, columns), for `spread` the variance of each.
+
+        `shares` tells which columns are shares, whose level was `before`, (windows, columns): rare ones spread further upwards than
+        downwards, so the signed root of the binomial deviance takes the place of the plain ratio (McCullagh and Nelder, 1989, 2.4).
+        Means of other skewed values are taken for gamma distributed (Wilson and Hilferty, 1931).
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scores = np.where(spread > 0, differences / np.sqrt(spread), 0.0)
+            old = np.clip(before[:, shares], 1e-4, 1.0 - 1e-4)
+            new = np.clip(old + differences[:, shares], 1e-9, 1.0 - 1e-9)
+            size = old * (1.0 - old) / np.maximum(spread[:, shares], 1e-12)
+            deviance = 2.0 * size * (new * np.log(new / old) + (1.0 - new) * np.log((1.0 - new) / (1.0 - old)))
+            scores[:, shares] = np.sign(differences[:, shares]) * np.sqrt(np.maximum(deviance, 0.0))
+        scores[:, ~shares] = _unskewed(scores[:, ~shares], self._skewness()[:, ~shares])
+        # The variance is an estimate: Student's t, brought to the normal deviate of about the same tail.
+        _, freedom = self.noise()
+        normal: Floats = np.sign(scores) * np.sqrt(freedom[:, None] * np.log1p(scores**2 / freedom[:, None]))
+        return normal
+
+    def noise(self) -> tuple[Floats, Floats]:
+        """Return the variance of a block as each window shows it, (windows, columns), and the degrees of freedom behind it, (windows,).
+
+        Longer windows have been seen more seldom; they rest on the shorter ones.
+        """
+        variances = self.variances.copy()
+        seen = self.learned / _LENGTHS
+        for place in range(1, len(WINDOWS)):
+            prior = _GROWTH * variances[place - 1]
+            variances[place] = (seen[place] * variances[place] + _PRIOR_WINDOWS * prior) / (seen[place] + _PRIOR_WINDOWS)
+            np.maximum(variances[place], _FLOOR * variances[0], out=variances[place])
+        return variances, np.minimum(seen, np.maximum(_MEMORY_WINDOWS, _MEMORY_BLOCKS / _LENGTHS)) + _PRIOR_WINDOWS
+
+    def _skewness(self) -> Floats:
+        """Return the skewness of each window's mean, (windows, columns), from that of single blocks."""
+        variances, _ = self.noise()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            of_blocks = np.where(variances[0] > 0, self.cubes / variances[0] ** 1.5, 0.0)
+            alike = np.sqrt(np.where(variances[0] > 0, variances / variances[0], 1.0))
+        skewness: Floats = of_blocks * alike / np.sqrt(_LENGTHS)[:, None]
+        return skewness
+
+    def _learn(self, differences: Floats, weights: Floats, usable: NDArray[np.bool_]) -> None:
+        squares = differences**2 / weights[:, None]
+        current, _ = self.noise()
+        if self.learned[0] >= LEAST_REFERENCE:
+            # Huber's proposal 2: what is beyond two deviations counts no more, or a drift would soon look like noise.
+            squares = np.minimum(squares, _CLIP * current) / _CLIPPED_MEAN
+        if usable[0]:
+            limit = _FARTHEST * np.sqrt(current[0])
+            near = np.clip(differences[0], -limit, limit)
+            self.cubes += (near**3 - self.cubes) / min(self.learned[0] + 1.0, _MEMORY_BLOCKS)
+        if self.blocks in _BEGINNINGS:
+            self.learned[1:] *= _KEPT_OF_BEGINNING
+        for place in np.flatnonzero(usable):
+            self.learned[place] += 1
+            rate = 1.0 / min(self.learned[place], max(_MEMORY_WINDOWS * WINDOWS[place], _MEMORY_BLOCKS))
+            self.variances[place] += rate * (squares[place] - self.variances[place])
+
+
+def _unskewed(scores: Floats, skewness: Floats) -> Floats:
+    """Return standard normal deviates for standardised values of a gamma distribution of this skewness; mirrored where it is negative."""
+    shape = 4.0 / np.maximum(skewness**2, 1e-4)
+    signs = np.where(skewness < 0, -1.0, 1.0)
+    root = np.cbrt(np.maximum(1.0 + signs * scores / np.sqrt(shape), 0.0))
+    straight: Floats = signs * (root - 1.0 + 1.0 / (9.0 * shape)) * np.sqrt(9.0 * shape)
+    return straight

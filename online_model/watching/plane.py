@@ -1,0 +1,232 @@
+"""Signals that come with the same events, watched together: blocks, what is usual for the hour, and whether levels have moved."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.online_model.watching.blocks import Block, BlockMaker, Columns
+from headrace.online_model.watching.budget import Budget
+from headrace.online_model.watching.configuration import Configuration, Watch
+from headrace.online_model.watching.level_tests import WINDOWS, LevelTests
+from headrace.online_model.watching.seasons import WIDTH, Seasons, design
+from headrace.online_model.watching.signals import SHARES, Batch
+
+Floats = NDArray[np.float64]
+
+TESTED = slice(1, None)
+LEARNED_LATER = 128
+REFIT_EVERY = 16
+CAUSE_SCORE = 3.0
+_SEASONS_KNOWN = 0.5
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A column has moved, from `before` to `after`, over the newest `window` events.
+
+    `score` is in standard normal units, `effect` in standard deviations of single values.
+    """
+
+    watch: Watch
+    label: str
+    column: int
+    window: int
+    before: float
+    after: float
+    score: float
+    effect: float
+    p_value: float
+    since_ms: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What moved at a block: first what is beyond its watch's part of the budget, then what moved beside it; strongest first."""
+
+    found: tuple[Moved, ...]
+    beside: tuple[Moved, ...]
+    time_ms: int
+    observations: int
+
+
+class Plane:
+    """Watches of one kind of event. `signals` says which are numbers and which are mixes of names."""
+
+    def __init__(self, watches: Sequence[Watch], mixes: Sequence[str], configuration: Configuration, budget: Budget) -> None:
+        self.watches = tuple(watches)
+        transformed = [watch.signal for watch in watches if watch.transform == "sqrt"]
+        numbers = [watch.signal for watch in watches if watch.signal not in mixes]
+        self._roots = {signal: f"sqrt({signal})" for signal in transformed}
+        self.columns = Columns([*numbers, *self._roots.values()], [watch.signal for watch in watches if watch.signal in mixes])
+        self.maker = BlockMaker(self.columns, configuration.block)
+        self.seasons = Seasons(self.columns.count)
+        self.tests = LevelTests(self.columns.count, WIDTH)
+        self.observations = 0
+        self.block = configuration.block
+        self.deviations = np.zeros(self.columns.count)
+        self.means = np.zeros(self.columns.count)
+        self.seen = np.zeros(self.columns.count)
+        self.frozen = np.zeros(self.columns.count, np.bool_)
+        self._shares = np.array([column >= len(self.columns.numbers) for column in range(self.columns.count)])
+        for watch in watches:
+            self._shares[list(self.columns.of(watch.signal))] |= watch.signal in SHARES
+        self._waiting: list[tuple[Floats, Floats, float, NDArray[np.bool_]]] = []
+        self._times: list[int] = []
+        self._tested, self._watch_of, self._limits, self._least = self._plan(budget)
+
+    def add(self, batch: Batch) -> list[Finding]:
+        """Take in events; return what was found in their blocks."""
+        if self._roots:
+            roots = {name: np.sqrt(np.maximum(batch.values[signal], 0.0)) for signal, name in self._roots.items() if signal in batch.values}
+            batch = Batch(batch.times_ms, {**batch.values, **roots}, batch.mixes, batch.segments)
+        self._spread(batch)
+        found = []
+        for block in self.maker.add(batch, learn_names=self.observations < self._warm_up):
+            self.observations += self.block
+            finding = self._take(block)
+            if finding is not None:
+                found.append(finding)
+        return found
+
+    @property
+    def _warm_up(self) -> int:
+        return min(watch.warm_up for watch in self.watches)
+
+    def usual(self, column: int, time_ms: float) -> float:
+        """Return what is usual for a column at an instant."""
+        return float(self.seasons.expected(design(time_ms))[column])
+
+    def begin_anew(self, blocks_back: int) -> None:
+        """Let the level of the newest `blocks_back` blocks be the one against which later ones are held."""
+        self.tests.epoch = max(self.tests.epoch, self.tests.blocks - blocks_back)
+
+    def settle(self, columns: Sequence[int], blocks_back: int) -> None:
+        """Let the columns' newest level be what is usual from now on, and all be learned from again."""
+        shift = np.zeros(self.columns.count)
+        mean = self.tests.mean(self.tests.blocks - blocks_back, self.tests.blocks)
+        shift[list(columns)] = mean[list(columns)]
+        self.seasons.move_level(shift)
+        self.seasons.refit()
+        self.frozen[:] = False
+        self._waiting.clear()
+        self.begin_anew(blocks_back)
+
+    def _take(self, block: Block) -> Finding | None:
+        row = design(block.time_ms)
+        usual = self.seasons.expected(row)
+        there = block.counts > 0
+        first = there & (self.seen == 0)
+        if first.any():
+            # What a column was before its first value is taken to be that value, not 0.
+            self.seasons.move_level(np.where(first, block.means - usual, 0.0))
+            self.seasons.refit()
+            usual = self.seasons.expected(row)
+        self.seen += block.counts
+        residuals = np.where(there, block.means - usual, 0.0)
+        self._times.append(block.first_ms)
+        del self._times[: -(LEARNED_LATER * 4)]
+        self.tests.add(residuals, row)
+        self._learn_later(block, row, usual, there)
+        learning = not self.frozen.any()
+        differences, spread = self.tests.differences(self.seasons.uncertainty, learn=learning)
+        newest = np.array([self.tests.mean(self.tests.blocks - length, self.tests.blocks) for length in WINDOWS])
+        before = self.seasons.expected(row) + newest - differences
+        scores = self.tests.deviates(differences, spread, before, self._shares)
+        return self._judge(block, differences[TESTED], scores[TESTED], row)
+
+    def _learn_later(self, block: Block, row: Floats, usual: Floats, there: NDArray[np.bool_]) -> None:
+        """Let the seasons learn blocks only when they are too old to be tested, or a drift would teach them what it is."""
+        self._waiting.append((row, block.means, block.time_ms, there & ~self.frozen))
+        early = self.tests.blocks < 4 * LEARNED_LATER
+        while self._waiting and (early or len(self._waiting) > LEARNED_LATER):
+            old_row, means, time_ms, usable = self._waiting.pop(0)
+            self.seasons.learn(old_row, np.where(usable, means, self.seasons.expected(old_row)), time_ms)
+        if early or self.tests.blocks % REFIT_EVERY == 0:
+            self.seasons.refit()
+
+    def _judge(self, block: Block, differences: Floats, scores: Floats, row: Floats) -> Finding | None:
+        tested = scores[:, self._tested]
+        signed = np.where(self._signs > 0, tested, np.where(self._signs < 0, -tested, np.abs(tested)))
+        effects = np.abs(differences[:, self._tested]) / np.maximum(self.deviations[self._tested], 1e-12)
+        warm = self.seen[self._tested] >= self._warm
+        with np.errstate(invalid="ignore"):
+            beyond = (signed > self._limits) & (effects >= self._least) & warm
+        if not beyond.any():
+            return None
+        # The window that speaks most clearly of all that is beyond its limit, as a multiple of the limit.
+        clear = np.where(beyond, signed / self._limits, 0.0)
+        place = int(np.unravel_index(int(clear.argmax()), clear.shape)[0])
+        found = np.flatnonzero(beyond.any(axis=0))
+        at_place = np.abs(np.nan_to_num(tested[place]))
+        beside = [each for each in np.flatnonzero(at_place > CAUSE_SCORE) if each not in set(found.tolist())]
+        best = {int(each): int(np.where(beyond[:, each], clear[:, each], 0.0).argmax()) for each in found}
+        ranked = sorted(found.tolist(), key=lambda each: -float(np.abs(tested[best[each], each])))
+        return Finding(
+            tuple(self._moved(each, best[each], differences, scores, block, row) for each in ranked),
+            tuple(self._moved(each, place, differences, scores, block, row) for each in sorted(beside, key=lambda each: -at_place[each])),
+            int(block.time_ms),
+            self.observations,
+        )
+
+    def _moved(self, tested: int, place: int, differences: Floats, scores: Floats, block: Block, row: Floats) -> Moved:
+        column = int(self._tested[tested])
+        watch = self._watch_of[tested]
+        shown = column
+        length = WINDOWS[1:][place]
+        if watch.transform == "sqrt":
+            shown = self.columns.of(watch.signal)[0]
+        # In the units of the hour that it is now.
+        after = float(self.seasons.expected(row)[shown] + self.tests.mean(self.tests.blocks - length, self.tests.blocks)[shown])
+        before = after - float(differences[place, shown])
+        score = float(scores[place, column])
+        one_sided = watch.direction != "both"
+        p_value = math.erfc(abs(score) / math.sqrt(2.0)) * (0.5 if one_sided else 1.0)
+        since = self._times[-min(length, len(self._times))]
+        effect = float(differences[place, column] / max(self.deviations[column], 1e-12))
+        return Moved(watch, self.columns.label(shown), column, length * self.block, before, after, score, effect, p_value, since)
+
+    def _spread(self, batch: Batch) -> None:
+        """Learn the standard deviation of single values, over the last 100,000 of them; that of shares follows from their means."""
+        for place, name in enumerate(self.columns.numbers):
+            values = batch.values.get(name)
+            if values is None:
+                continue
+            values = values[~np.isnan(values)]
+            if not len(values):
+                continue
+            rate = len(values) / min(self.seen[place] + len(values), 100_000.0)
+            mean = float(values.mean())
+            self.means[place] += rate * (mean - self.means[place])
+            spread = float(((values - self.means[place]) ** 2).mean())
+            self.deviations[place] = math.sqrt(self.deviations[place] ** 2 * (1 - rate) + spread * rate)
+        first = len(self.columns.numbers)
+        if self.columns.mixes and self.tests.blocks:
+            share = np.clip(self.seasons.expected(design(float(batch.times_ms[-1])))[first:], 1e-4, 1.0 - 1e-4)
+            self.deviations[first:] = np.sqrt(share * (1 - share))
+
+    def _plan(self, budget: Budget) -> tuple[NDArray[np.int64], list[Watch], Floats, Floats]:
+        """Return the tested columns, their watches, their limits as normal deviates, and the least effects."""
+        tested: list[int] = []
+        watch_of: list[Watch] = []
+        limits: list[float] = []
+        for watch in self.watches:
+            own = list(self.columns.of(self._roots.get(watch.signal, watch.signal)))
+            p_value = budget.of_test(watch.share, len(own), WINDOWS[1:])
+            limit = deviate(p_value if watch.direction != "both" else p_value / 2)
+            tested += own
+            watch_of += [watch] * len(own)
+            limits += [limit] * len(own)
+        self._signs = np.array([{"up": 1, "down": -1, "both": 0}[watch.direction] for watch in watch_of])
+        self._warm = np.array([watch.warm_up for watch in watch_of], np.float64)
+        least = np.array([watch.least_change for watch in watch_of])
+        return np.array(tested, np.int64), watch_of, np.array(limits), least
+
+
+def deviate(p_value: float) -> float:
+    """Return the standard normal deviate that is exceeded with probability `p_value`."""
+    from statistics import NormalDist
+
+    return -NormalDist().inv_cdf(p_value)
