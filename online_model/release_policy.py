@@ -1,4 +1,4 @@
-"""When a version is promoted and when it is rolled back: decided by how often lists of either lane held the next step's item.
+"""When a version is promoted and when it is rolled back: by how often lists of either lane held the next step's item, or were clicked.
 
 Both lanes answer at the same time and shoppers are split by a hash, so what changes in the shop changes for both. What is tested is
 whether a trial list is hit less often than a stable one, again and again as outcomes come in, by a test that allows for that: the
@@ -11,6 +11,8 @@ miss more than were seen, and nothing is concluded before either lane has `fewes
 
 Evidence begins anew at each decision. So that a model that has turned bad late is not shielded by how good it was before, a further
 test begins each `restart_ms`; the k-th of a period is allowed 6/(pi k)^2 of half of alpha (their sum is alpha, by the union bound).
+Of what each is allowed, three quarters go to hits and one to clicks (events that name a list), which are counted per list that met a
+next step and whose variance is reckoned as that of a Poisson count, one more than was seen.
 """
 
 import math
@@ -20,9 +22,11 @@ from typing import Literal
 
 from headrace.online_model.release_state import ReleaseState
 from headrace.online_model.version_chain import VersionChain
-from headrace.schemas import ModelUpdate, ReleaseOutcomes
+from headrace.schemas import ModelUpdate, ReleaseOutcomes, VersionOutcome
 
-PRIOR_EFFECT = 0.1
+HITS_EFFECT, CLICKS_EFFECT = 0.1, 0.02
+HITS_ALLOWED, CLICKS_ALLOWED = 0.75, 0.25
+FEWEST_CLICKS = 20
 TESTS_ALIVE = 12
 
 
@@ -38,7 +42,7 @@ class ReleaseRules:
 
     alpha: float = 1e-3
     fewest: int = 50
-    restart_ms: int = 10_000
+    restart_ms: int = 5_000
     promote_every_ms: int = 60_000
     soak_ms: int = 10_000
     lists: int = 500
@@ -62,15 +66,17 @@ class Decision:
 
 @dataclass
 class Counted:
-    """Lists that met a next step, and those of them that held its item."""
+    """Lists that met a next step, those of them that held its item, and the events that name a list."""
 
     answered: int = 0
     hits: int = 0
+    clicks: int = 0
 
-    def add(self, answered: int, hits: int) -> None:
+    def add(self, seen: VersionOutcome) -> None:
         """Count more of them."""
-        self.answered += answered
-        self.hits += hits
+        self.answered += seen.answered
+        self.hits += seen.hits
+        self.clicks += seen.clicks
 
     @property
     def share(self) -> float:
@@ -103,11 +109,16 @@ class LanePair:
         return math.sqrt(self.stable.variance + self.trial.variance)
 
     def evidence(self) -> float:
-        """Return the logarithm of the evidence that the trial lane is worse: log(1/alpha) is significant at alpha at any time."""
-        variance = self.stable.variance + self.trial.variance
-        scale = 1.0 + PRIOR_EFFECT**2 / variance
-        z = PRIOR_EFFECT * (self.deficit / variance) / math.sqrt(scale)
-        return math.log(2.0) - 0.5 * math.log(scale) + 0.5 * z * z + _log_normal_below(z)
+        """Return the logarithm of the evidence that the trial's lists are hit less often: log(1/alpha) is significant at alpha."""
+        return _evidence(self.deficit, self.stable.variance + self.trial.variance, HITS_EFFECT)
+
+    def evidence_of_clicks(self) -> float:
+        """Return the same of clicks; minus infinity where there are too few to tell."""
+        lanes = (self.stable, self.trial)
+        if sum(lane.clicks for lane in lanes) < FEWEST_CLICKS or not all(lane.answered for lane in lanes):
+            return -math.inf
+        stable, trial = (lane.clicks / lane.answered for lane in lanes)
+        return _evidence(stable - trial, sum((lane.clicks + 1) / lane.answered**2 for lane in lanes), CLICKS_EFFECT)
 
 
 class ReleasePolicy:
@@ -117,7 +128,6 @@ class ReleasePolicy:
         self.rules = rules or ReleaseRules()
         self.state = ReleaseState()
         self.newest_version = 0
-        self.totals: dict[tuple[int, str], Counted] = {}
         self._chain = VersionChain()
         self._decided_ms = 0
         self._tests: deque[tuple[float, LanePair]] = deque()
@@ -142,7 +152,6 @@ class ReleasePolicy:
         self._candidates = {
             version: pair for version, pair in self._candidates.items() if version > state.stable_version and self._stands(version)
         }
-        self.totals = {key: counted for key, counted in self.totals.items() if key[0] >= state.stable_version}
 
     def saw_outcomes(self, outcomes: ReleaseOutcomes) -> None:
         """Count outcomes: stable lists by the stable version, and trial lists by versions that stand and are newer."""
@@ -150,17 +159,16 @@ class ReleasePolicy:
             return
         self._begin_test(outcomes.started_ms)
         for seen in outcomes.versions:
-            self.totals.setdefault((seen.version, seen.lane), Counted()).add(seen.answered, seen.hits)
             if seen.version == self.state.stable_version:
                 if seen.lane == "stable":
                     for pair in (*(pair for _, pair in self._tests), *self._candidates.values()):
-                        pair.stable.add(seen.answered, seen.hits)
+                        pair.stable.add(seen)
             elif seen.version > self.state.stable_version and self._stands(seen.version):
                 for _, pair in self._tests:
-                    pair.trial.add(seen.answered, seen.hits)
+                    pair.trial.add(seen)
                 for version, pair in self._candidates.items():
                     if seen.version >= version:
-                        pair.trial.add(seen.answered, seen.hits)
+                        pair.trial.add(seen)
 
     def decide(self, now_ms: int) -> Decision | None:
         """Return what to decide now; None where everything may stay as it is, or nothing but the stable version may answer."""
@@ -186,23 +194,27 @@ class ReleasePolicy:
         for allowed, pair in self._tests:
             if min(pair.stable.answered, pair.trial.answered) < self.rules.fewest:
                 continue
-            found = pair.evidence()
-            if found > math.log(1.0 / allowed):
-                state = self.state
-                reason = (
-                    f"lists on trial were hit in {pair.trial.share:.1%} of {pair.trial.answered}, stable ones in {pair.stable.share:.1%} "
-                    f"of {pair.stable.answered}; evidence of {found:.1f} where {math.log(1.0 / allowed):.1f} is significant"
-                )
-                return Decision(
-                    "rollback",
-                    state.stable_version,
-                    state.stable_sha256,
-                    self.rules.probation_share,
-                    reason,
-                    max(self.newest_version, state.stable_version),
-                    _figures(pair) | {"evidence": found, "needed": math.log(1.0 / allowed)},
-                )
+            hits, clicks = pair.evidence(), pair.evidence_of_clicks()
+            for of, found, needed in (
+                ("hit", hits, -math.log(allowed * HITS_ALLOWED)),
+                ("clicked", clicks, -math.log(allowed * CLICKS_ALLOWED)),
+            ):
+                if found > needed:
+                    return self._withdrawal(pair, of, found, needed)
         return None
+
+    def _withdrawal(self, pair: LanePair, of: str, found: float, needed: float) -> Decision:
+        stable, trial = ((lane.hits if of == "hit" else lane.clicks) / lane.answered for lane in (pair.stable, pair.trial))
+        return Decision(
+            "rollback",
+            self.state.stable_version,
+            self.state.stable_sha256,
+            self.rules.probation_share,
+            f"lists on trial were {of} in {trial:.1%} of {pair.trial.answered}, stable ones in {stable:.1%} of {pair.stable.answered}; "
+            f"evidence of {found:.1f} where {needed:.1f} is significant",
+            max(self.newest_version, self.state.stable_version),
+            _figures(pair) | {"evidence": found, "needed": needed},
+        )
 
     def _promotion(self, now_ms: int) -> Decision | None:
         if now_ms - self._decided_ms < self.rules.promote_every_ms:
@@ -243,10 +255,19 @@ def _figures(pair: LanePair) -> dict[str, float]:
         "stable_hit_rate": pair.stable.share,
         "trial_answered": float(pair.trial.answered),
         "trial_hit_rate": pair.trial.share,
+        "stable_clicks": float(pair.stable.clicks),
+        "trial_clicks": float(pair.trial.clicks),
         "deficit": pair.deficit,
         "standard_error": pair.standard_error,
         "since_ms": float(pair.since_ms),
     }
+
+
+def _evidence(deficit: float, variance: float, effect: float) -> float:
+    """Return the logarithm of the mixture, over a half-normal of scale `effect`, of the likelihood that the trial is worse."""
+    scale = 1.0 + effect**2 / variance
+    z = effect * (deficit / variance) / math.sqrt(scale)
+    return math.log(2.0) - 0.5 * math.log(scale) + 0.5 * z * z + _log_normal_below(z)
 
 
 def _log_normal_below(z: float) -> float:

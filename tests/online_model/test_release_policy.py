@@ -162,6 +162,24 @@ def test_a_version_that_has_just_come_or_lags_behind_is_not_promoted_yet() -> No
     assert run(lagging, range(200), 0.40, 0.37, 7, lists=(100, 900)) is None
 
 
+def test_lists_that_are_clicked_less_are_withdrawn_though_they_are_hit_as_often() -> None:
+    policy, random = started(), np.random.default_rng(9)
+    for second in range(60):
+        clicks = random.poisson((10, 20)).tolist()
+        seen = [
+            VersionOutcome(version=1, lane="stable", answered=100, hits=40, reciprocal_ranks=0.0, clicks=clicks[0]),
+            VersionOutcome(version=20, lane="trial", answered=400, hits=160, reciprocal_ranks=0.0, clicks=clicks[1]),
+        ]
+        began = second * SECOND_MS
+        policy.saw_outcomes(ReleaseOutcomes(model="next-item", instance="test", started_ms=began, ended_ms=began + 1, versions=seen))
+        if (decision := policy.decide(began)) is not None:
+            break
+    assert decision is not None
+    assert decision.action == "rollback"
+    assert "were clicked in" in decision.reason
+    assert second <= 20
+
+
 def test_while_pinned_nothing_is_decided() -> None:
     policy = started()
     apply(policy, Decision("promote", 1, f"{1:064x}", 0.9, "pinned"), 0, pinned=True)
