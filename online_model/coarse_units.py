@@ -20,7 +20,7 @@ REGIONS = 2048
 LARGEST = 127
 # Numbers of a block of products, which are to stay in the processor's cache.
 BLOCK = 1 << 18
-TOGETHER = 256
+TOGETHER = 128
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 Counts = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
@@ -57,29 +57,23 @@ class CoarseUnits:
         Both are (batch, k), the largest first. `is_worth_it` must hold for `size` and `k`.
         """
         values, rows = np.empty((len(vectors), k), np.float32), np.empty((len(vectors), k), np.int64)
+        table = units.numpy()
         for first in range(0, len(vectors), TOGETHER):
             part = vectors[first : first + TOGETHER].contiguous()
-            largest, regions, bounds = self._largest(part, size)
+            largest, regions, bounds, unit = self._largest(part, size)
             # Row 0, and rows beyond the last, may be among the largest; each counts once at most, in a region of its own.
-            floors = regions.topk(k + 2, dim=1).values[:, -1]
-            cuts = torch.floor(floors - 2.0 * bounds).to(torch.int32)
-            stop = first + len(part)
-            _rank(
-                units.numpy(),
-                part.numpy(),
-                largest.numpy(),
-                regions.numpy(),
-                cuts.numpy(),
-                size,
-                values[first:stop],
-                rows[first:stop],
-            )
+            floors = regions.topk(k + 2, dim=0).values[-1]
+            cuts = torch.floor(floors - 2.0 * bounds).to(torch.int32).numpy()
+            # No exact product among the best is below these; a little less, for what sums of floats lose.
+            least = ((floors - bounds) * unit - 1e-5 * part.norm(dim=1)).numpy()
+            found = slice(first, first + len(part))
+            _rank(table, part.numpy(), largest.numpy(), regions.numpy(), cuts, least, size, values[found], rows[found])
         return torch.from_numpy(values), torch.from_numpy(rows)
 
-    def _largest(self, vectors: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the largest coarse product of each group, (groups, batch), and each region, (batch, regions), and the bounds, (batch,).
+    def _largest(self, vectors: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the largest coarse product of each group, (groups, batch), and of each region, (regions, batch), and the bounds, (batch,).
 
-        All are in the unit of the whole numbers' products.
+        All are whole numbers' products, or in their unit; what these are to be multiplied by comes last, (batch,).
         """
         batch, groups = len(vectors), -(-size // GROUP)
         scales = vectors.abs().amax(dim=1).clamp_min(1e-12) / LARGEST
@@ -97,8 +91,9 @@ class CoarseUnits:
             block = products[: count * GROUP]
             torch._int_mm(self._numbers[first * GROUP : (first + count) * GROUP], queries, out=block)
             torch.amax(block.view(count, GROUP, batch), dim=1, out=largest[first : first + count])
-        bounds = (vectors.norm(dim=1) * self._error + lost * (1.0 + self._error)) / (scales * self._scale)
-        return largest, largest.view(regions, together, batch).amax(dim=1).T.contiguous(), bounds
+        unit = scales * self._scale
+        bounds = (vectors.norm(dim=1) * self._error + lost * (1.0 + self._error)) / unit
+        return largest, largest.view(regions, together, batch).amax(dim=1), bounds, unit
 
     @torch.no_grad()
     def _round(self, rows: slice | Tensor, units: Tensor) -> None:
@@ -110,38 +105,66 @@ class CoarseUnits:
 
 @compiled
 def _rank(
-    units: Floats, vectors: Floats, largest: Counts, regions: Counts, cuts: Counts, size: int, best_values: Floats, best_rows: Rows
+    units: Floats,
+    vectors: Floats,
+    largest: Counts,
+    regions: Counts,
+    cuts: Counts,
+    least: Floats,
+    size: int,
+    best_values: Floats,
+    best_rows: Rows,
 ) -> None:
-    """Score exactly all rows of the groups that reach the cut of a vector, (batch,), and write the best, (batch, k), in their order."""
-    k = best_values.shape[1]
-    for place in range(vectors.shape[0]):
-        groups = _groups_at(largest, regions, cuts[place], place)
-        scores, rows = np.empty(len(groups) * GROUP, np.float32), np.empty(len(groups) * GROUP, np.int64)
-        found = 0
-        for group in groups:
-            for row in range(max(1, group * GROUP), min(size, (group + 1) * GROUP)):
-                product = np.float32(0.0)
-                for column in range(vectors.shape[1]):
-                    product += units[row, column] * vectors[place, column]
-                scores[found], rows[found] = product, row
-                found += 1
-        # What is below the k-th best is not worth sorting.
-        least = np.partition(scores[:found], found - k)[found - k]
-        kept = np.flatnonzero(scores[:found] >= least)
-        order = kept[np.argsort(-scores[kept], kind="mergesort")][:k]
-        best_values[place], best_rows[place] = scores[order], rows[order]
+    """Score exactly all rows of the groups that reach the cut of a vector, (batch,), and write the best, (batch, k), in their order.
+
+    Groups come in the order of the table, each for all vectors, so that its rows are read once. Products below `least`, (batch,), which
+    rises as better ones are found, are dropped.
+    """
+    batch, together, k = vectors.shape[0], largest.shape[0] // regions.shape[0], best_values.shape[1]
+    scores, rows = np.empty((batch, 4 * k + GROUP), np.float32), np.empty((batch, 4 * k + GROUP), np.int64)
+    counts, asking = np.zeros(batch, np.int64), np.empty(batch, np.int64)
+    for region in range(regions.shape[0]):
+        wanted = 0
+        for place in range(batch):
+            if regions[region, place] >= cuts[place]:
+                asking[wanted] = place
+                wanted += 1
+        for group in range(region * together, (region + 1) * together):
+            for place in asking[:wanted]:
+                if largest[group, place] >= cuts[place]:
+                    counts[place] = _add_group(units, vectors[place], group, size, least[place], scores[place], rows[place], counts[place])
+                    if counts[place] >= 4 * k:
+                        least[place] = _keep_best(scores[place], rows[place], counts[place], k)
+                        counts[place] = k
+    for place in range(batch):
+        _keep_best(scores[place], rows[place], counts[place], k)
+        order = np.argsort(-scores[place, :k], kind="mergesort")
+        best_values[place], best_rows[place] = scores[place][order], rows[place][order]
 
 
 @compiled
-def _groups_at(largest: Counts, regions: Counts, cut: int, place: int) -> Rows:
-    """Return the groups whose largest product with the vector at this place reaches the cut."""
-    together = largest.shape[0] // regions.shape[1]
-    found = np.empty(largest.shape[0], np.int64)
-    count = 0
-    for region in range(regions.shape[1]):
-        if regions[place, region] >= cut:
-            for group in range(region * together, (region + 1) * together):
-                if largest[group, place] >= cut:
-                    found[count] = group
-                    count += 1
-    return found[:count]
+def _add_group(units: Floats, vector: Floats, group: int, size: int, least: float, scores: Floats, rows: Rows, count: int) -> int:
+    """Append the rows of a group whose products reach `least`; return how many there are then."""
+    for row in range(max(1, group * GROUP), min(size, (group + 1) * GROUP)):
+        product = np.float32(0.0)
+        for column in range(vector.shape[0]):
+            product += units[row, column] * vector[column]
+        if product >= least:
+            scores[count], rows[count] = product, row
+            count += 1
+    return count
+
+
+@compiled
+def _keep_best(scores: Floats, rows: Rows, count: int, k: int) -> float:
+    """Move the `k` best of the first `count` to the front, in any order; return the least of them."""
+    least = np.partition(scores[:count], count - k)[count - k]
+    above = np.sum(scores[:count] > least)
+    equal_wanted, kept = k - above, 0
+    for place in range(count):
+        is_equal = scores[place] == least
+        if scores[place] > least or (is_equal and equal_wanted > 0):
+            equal_wanted -= is_equal
+            scores[kept], rows[kept] = scores[place], rows[place]
+            kept += 1
+    return least

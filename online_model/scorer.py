@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from headrace.online_model.coarse_units import is_worth_it
-from headrace.online_model.transformer import UNKNOWN, StepBatch, TransformerShape, encode, last_vectors
+from headrace.online_model.row_products import row_products
+from headrace.online_model.transformer import UNKNOWN, StepBatch, TransformerShape, encode
 from headrace.online_model.weights import ModelCopy
 from headrace.schemas import HistoryEntry, ModelUpdate
 
@@ -157,11 +158,12 @@ def score_with(
         return scores
     encoded = encode([histories[place] for place in asked], copy.rows, copy.model.shape.length)
     steps = StepBatch(*(numbers.to(copy.device) for numbers in encoded))
-    vectors = last_vectors(copy.model, steps)
+    every = torch.arange(len(asked), device=copy.device)
+    vectors = copy.model.follow(copy.units[steps.rows], steps)[every, steps.lengths - 1]
     top, normalisers = search(copy, vectors, best, normalised=normalised)
-    last_rows = steps.rows[torch.arange(len(asked), device=copy.device), steps.lengths - 1]
+    last_rows = steps.rows[every, steps.lengths - 1]
     lasts = copy.units[last_rows]
-    top_to_last = (copy.units[top.rows] @ lasts.unsqueeze(2)).squeeze(2).cpu().numpy()
+    top_to_last = row_products(copy.units, top.rows, lasts)
     numbers_of = vectors.cpu().numpy(), last_rows.tolist()
     top_rows, top_logits = top.rows.cpu().numpy(), top.logits.cpu().numpy()
     counts = np.array([len(candidates[place]) for place in asked])
@@ -232,6 +234,9 @@ def _candidates(copy: ModelCopy, vectors: Tensor, lasts: Tensor, rows: Rows, cou
 
     One look-up for all of them: each crossing between Python and torch costs more than its numbers.
     """
+    if not len(rows):
+        nothing: Floats = np.zeros(0, np.float32)
+        return nothing, nothing
     known = (rows > UNKNOWN) & (rows < len(copy.items))
     wanted = torch.from_numpy(np.where(known, rows, UNKNOWN)).to(copy.device)
     places = torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(copy.device)
