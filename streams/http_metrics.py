@@ -18,6 +18,7 @@ REQUESTS = Counter("headrace_http_requests", "Requests answered", ["route", "sta
 REQUEST_TIME = Histogram("headrace_http_request_seconds", "Time from a request to its whole answer", ["route"], buckets=LATENCY_BUCKETS)
 IN_PROGRESS = Gauge("headrace_http_requests_in_progress", "Requests that are not wholly answered yet")
 UNMATCHED = "none"
+ENDLESS = b"text/event-stream"
 
 
 class HttpMetrics:
@@ -35,11 +36,13 @@ class HttpMetrics:
         IN_PROGRESS.inc()
         # What a client sees where the application fails before it answers.
         status = 500
+        is_endless = False
 
         async def observed(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_endless
             if message["type"] == "http.response.start":
                 status = message["status"]
+                is_endless = any(name == b"content-type" and kind.startswith(ENDLESS) for name, kind in message["headers"])
             await send(message)
 
         try:
@@ -48,4 +51,6 @@ class HttpMetrics:
             IN_PROGRESS.dec()
             route = getattr(scope.get("route"), "path_format", UNMATCHED)
             REQUESTS.labels(route, str(status)).inc()
-            REQUEST_TIME.labels(route).observe(time.perf_counter() - started_s)
+            # How long somebody watched says nothing of how fast answers are.
+            if not is_endless:
+                REQUEST_TIME.labels(route).observe(time.perf_counter() - started_s)

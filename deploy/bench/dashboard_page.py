@@ -12,7 +12,7 @@ PAINTS = 5
 # The page's own arrays are full after half an hour; what grows after that would go on growing.
 FILL = 1800
 DESKTOP = {"width": 1280, "height": 1130}
-PHONE = {"width": 360, "height": 1150}
+PHONE = {"width": 360, "height": 880}
 LARGEST_PICTURE = 200_000
 SIMULATE = Path(__file__).with_name("dashboard_simulation.js").read_text(encoding="utf-8")
 

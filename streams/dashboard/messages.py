@@ -7,6 +7,7 @@ from msgspec import Struct
 from headrace.schemas.drift_alerts import AlertState, DriftCause, DriftReaction
 from headrace.schemas.drift_state import DriftState
 from headrace.schemas.fields import TimeMs
+from headrace.schemas.model_releases import Action
 
 State = Literal["healthy", "learning behind", "drift going on", "stale"]
 Resolution = Literal["fine", "coarse"]
@@ -86,7 +87,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     """A record of `model-releases`, in short."""
 
     sequence: int
-    action: str
+    action: Action
     stable_version: int
     withdrawn_to: int
     trial_share: float

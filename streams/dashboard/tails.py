@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
@@ -19,7 +20,7 @@ LOOK_AGAIN_S = 10.0
 LISTS_PER_PARTITION = 4
 LISTS_WAIT_S = 0.25
 # A fetch brings the end of a partition, not the megabytes that are prefetched by default.
-_SMALL: dict[str, int] = {"fetch.message.max.bytes": 100_000, "queued.max.messages.kbytes": 1024}
+_SMALL: dict[str, Any] = {"fetch.message.max.bytes": 100_000, "queued.max.messages.kbytes": 1024}
 
 
 class TopicTails:

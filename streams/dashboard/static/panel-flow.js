@@ -30,7 +30,7 @@ export class FlowPanel {
     this.figure("events", count(now.events_per_s), `${count(now.lists_per_s)} lists a second`);
     for (const kind of Object.keys(KINDS)) {
       const fresh = now.freshness[kind];
-      this.figure(kind, duration(fresh.p50_ms), fresh.samples ? `99 of 100 within ${duration(fresh.p99_ms)}` : "nothing in the last minute");
+      this.figure(kind, duration(fresh.p50_ms), fresh.samples ? `p99 ${duration(fresh.p99_ms)}` : "nothing in the last minute");
       tile(kind).title = `${KINDS[kind]}; ${fresh.samples} samples of the last minute`;
     }
     fill(
@@ -42,7 +42,7 @@ export class FlowPanel {
         { text: this.lags[lag.part]?.host ?? "", class: "tiny" },
       ]),
     );
-    this.fact("Answers", `${count(now.answers_per_s)} a second`, now.answers_p99_ms === null ? "" : `99 of 100 within ${duration(now.answers_p99_ms)}`);
+    this.fact("Answers", `${count(now.answers_per_s)} a second`, now.answers_p99_ms === null ? "" : `p99 ${duration(now.answers_p99_ms)}`);
     this.fact("Dead letters", count(now.dead_letters), now.dead_letters_new ? `${count(now.dead_letters_new)} since the gateway started` : "none new");
     this.fact("Served version", now.model_version ? String(now.model_version) : NONE, "by this gateway");
     const { quality } = now;

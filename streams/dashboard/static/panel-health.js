@@ -16,7 +16,7 @@ export function showHealth(now, old) {
   say(find("health-sentence"), sentence);
   const reasons = old ? [] : (now?.reasons ?? []);
   // The sentence tells a single reason already.
-  const shown = reasons.length === 1 && sentence.includes(reasons[0]) ? [] : reasons;
+  const shown = reasons.length === 1 && sentence.toLowerCase().includes(reasons[0].toLowerCase()) ? [] : reasons;
   const list = find("health-reasons");
   if (list.dataset.shown !== JSON.stringify(shown)) {
     list.dataset.shown = JSON.stringify(shown);

@@ -84,10 +84,10 @@ export class TimeChart {
       wanted.push(["line", { x1: left, x2: right, y1: this.y(value), y2: this.y(value), class: step ? "" : "base" }]);
       wanted.push(["text", { x: left - 8, y: this.y(value) + 4, "text-anchor": "end" }, this.format(value)]);
     }
-    const stepMs = stepOf(to - from, (right - left) / 80);
+    const stepMs = stepOf(to - from, (right - left) / 90);
     for (let ms = Math.ceil(from / stepMs) * stepMs; ms <= to; ms += stepMs) {
       const x = this.x(ms);
-      if (x > left + 14 && x < right - 14) wanted.push(["text", { x, y: bottom + 17, "text-anchor": "middle" }, timeShort(ms)]);
+      if (x > left + 14 && x < right - 14) wanted.push(["text", { x, y: bottom + 17, "text-anchor": "middle" }, stepMs < 60_000 ? time(ms) : timeShort(ms)]);
     }
     reuse(this.grid, wanted);
   }
