@@ -18,7 +18,7 @@ from headrace.online_model.payload_layout import shapes_of
 from headrace.online_model.weights import BadUpdate
 from headrace.schemas import InvalidMessage, ModelUpdate, decode, encode
 from headrace.schemas.topics import MODEL_UPDATES, MODEL_WEIGHTS
-from headrace.schemas.wire import Headers, header, headers
+from headrace.schemas.wire import AnyHeaders, Headers, header, headers
 from headrace.streams import kafka, metrics, tracing
 from headrace.streams.chain import NOTHING, ChainFollower, KnownUpdates, Reason
 from headrace.streams.signing import SIGNATURE_HEADER, Forged, SigningKey, TrustedKeys
@@ -274,17 +274,13 @@ class WeightsFollower:
     def _manifest(self, record: Message) -> ModelUpdate | None:
         """Return the manifest of our model that a record holds; None, counted and logged, where it cannot be trusted."""
         try:
-            update = decode(ModelUpdate, record.value(), record.headers())
-            if update.model != self._model:
-                return None
-            if self._trusted is not None:
-                self._trusted.verify(update.key_id, record.value() or b"", header(record.headers(), SIGNATURE_HEADER))
+            update = open_manifest(record.value(), record.headers(), self._trusted)
         except (InvalidMessage, Forged) as error:
             reason = Reason.FORGED if isinstance(error, Forged) else Reason.BAD_MANIFEST
             metrics.SWAPS_REFUSED.labels(reason).inc()
-            log.warning("manifest refused", extra={"offset": record.offset(), "reason": reason, "told": str(error)})
+            log.warning("manifest refused", extra={"offset": record.offset(), "reason": str(reason), "told": str(error)})
             return None
-        return update
+        return update if update.model == self._model else None
 
     def _take_in(self, update: ModelUpdate, payload: bytes) -> None:
         trace = self._traces.pop((update.version, update.kind), None)
@@ -293,6 +289,14 @@ class WeightsFollower:
                 self._apply(update, payload)
         finally:
             self._payloads.forget_until(update)
+
+
+def open_manifest(value: bytes | None, tags: AnyHeaders, trusted: TrustedKeys | None) -> ModelUpdate:
+    """Return the manifest that a record holds. Raises InvalidMessage, and with `trusted` keys Forged where none of them has signed it."""
+    update = decode(ModelUpdate, value, tags)
+    if trusted is not None:
+        trusted.verify(update.key_id, value or b"", header(tags, SIGNATURE_HEADER))
+    return update
 
 
 def refuse(update: ModelUpdate, reason: str, told: str) -> None:
