@@ -13,6 +13,7 @@ import typer
 
 from headrace.deploy.bench.cli import bench_app
 from headrace.deploy.compress_command import compress
+from headrace.deploy.drift_command import drift_app
 from headrace.deploy.features_cli import features_app
 from headrace.deploy.keys_command import keys_app
 from headrace.deploy.models_command import models_app
@@ -27,6 +28,7 @@ schemas_app = typer.Typer(help="The JSON Schemas and the AsyncAPI document.", no
 app.add_typer(features_app, name="features")
 app.add_typer(bench_app, name="bench")
 app.add_typer(models_app, name="models")
+app.add_typer(drift_app, name="drift")
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
 app.add_typer(keys_app, name="keys")
