@@ -47,14 +47,14 @@ section { margin-top: 30px; } h2 { font-size: 16px; margin-bottom: 6px; } .note 
 .did { margin: 6px 0; } table { width: 100%; border-collapse: separate; border-spacing: 0; font-size: 13px; }
 th { text-align: left; font-weight: 500; color: var(--soft); font-size: 12px; } th, td { padding: 5px 12px; border-bottom: 1px solid
   var(--line); vertical-align: top; white-space: nowrap; } td:first-child, td:last-child { white-space: normal;
-  overflow-wrap: anywhere; min-width: 9em; } tbody tr:last-child td { border-bottom: 0; }
+  overflow-wrap: anywhere; } section > table td:first-child, section > table td:last-child { min-width: 9em; } tbody tr:last-child td { border-bottom: 0; }
 .drifting td:nth-child(3) { color: var(--bad); font-weight: 650; } .episode table { margin-top: 8px; }
 .hist { width: 260px; } .hist svg { display: block; width: 100%; } .signals .hist { width: 150px; }
 .hist .now { fill: var(--accent); opacity: .55; } .hist .then { fill: none; stroke: var(--ink); stroke-width: 1.4; }
 .hist .base { stroke: var(--line); } figcaption { display: flex; justify-content: space-between; font-size: 11px; color: var(--soft); }
 footer { margin-top: 36px; font-size: 12px; }
 @media (max-width: 640px) { main { padding: 20px 14px; } .causes li { grid-template-columns: minmax(0, 1fr) 70px; }
-  .causes small { grid-column: 1 / -1; } section > table { display: block; overflow-x: auto; } }
+  .causes small { grid-column: 1 / -1; } table { display: block; overflow-x: auto; } }
 @media print { :root { --ground: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #ccc; --accent: #1d5fc4; --warn: #995000;
   --bad: #b3261e; --base: #6f7780; --good: #14713f; --swap: #0e7c86; --warn-soft: #fcf0dd; --bad-soft: #fbe9e7; color-scheme: light; }
   body { font-size: 11px; print-color-adjust: exact; } main { max-width: none; padding: 0; } tr, figure { break-inside: avoid; } }
