@@ -31,7 +31,7 @@ class RecommendedItem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     because: list[Reason] = []
 
 
-class Recommendation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Recommendation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The best items for a shopper, best first, as of the event that caused it. `lane` tells whether a version on trial made it."""
 
     recommendation_id: Id
