@@ -59,8 +59,8 @@ class ChainAnchor:
         return histories.names_only(self.items, np.fromiter(self._gone, np.int64, len(self._gone)))
 
     def losses(self, histories: KeptHistories, negatives: Tensor, log_q: Tensor) -> NDArray[np.float64]:
-        """Return the losses of histories that it knows; `negatives` beyond its items are left out."""
-        found: NDArray[np.float64] = last_news_losses(self.model, histories, negatives[negatives < self.items], log_q).double().numpy()
+        """Return the losses of histories that it knows, against items that it knows."""
+        found: NDArray[np.float64] = last_news_losses(self.model, histories, negatives, log_q).double().numpy()
         return found
 
     def observe(self, changes: NDArray[np.float64]) -> bool:

@@ -227,7 +227,7 @@ class FineTuner:
         self._hold_back(kept)
         returned = [] if self._returning is None else [self._returning]
         touched = torch.unique(torch.cat([*touched, pulled, torch.from_numpy(new_rows), put_back, *returned]))
-        self._verdict = self.gate.judge(
+        self._verdict = self._judge(
             Candidate(
                 weights=self._candidate,
                 live=self.live,
@@ -238,11 +238,14 @@ class FineTuner:
                 learned_losses=losses[~aside],
                 aside=kept,
                 aside_losses=losses[aside],
-                effort=max(1, made) * self.rate_scale,
+                effort=max(1, made) * min(DRIFT_SCALE, self.rate_scale),
                 returning=self._returning is not None,
             )
         )
         return Round(self._verdict, touched, new_items, losses.tolist(), aside.tolist(), made, np.flatnonzero(news).tolist(), surging)
+
+    def _judge(self, candidate: Candidate) -> Verdict:
+        return self.gate.judge(candidate)
 
     def _part(self, usable: KeptHistories, aside: Mask) -> tuple[KeptHistories, KeptHistories]:
         """Return what is learned and what is held back."""
@@ -272,7 +275,7 @@ class FineTuner:
         """Give items the rows that they had at the gate's anchor; return the rows that were changed."""
         anchor = self.gate.anchor
         rows = torch.tensor([row for item in items if anchor.has(row := self._candidate.rows.get(item, UNKNOWN))], dtype=torch.int64)
-        self._candidate.model.items.weight[rows] = anchor.model.items.weight[rows]
+        self._candidate.model.items.weight.detach()[rows] = anchor.model.items.weight.detach()[rows]
         return rows
 
     def _is_finite(self) -> bool:

@@ -21,7 +21,7 @@ from headrace.online_model.betting import Wealth, is_alarm
 from headrace.online_model.chain_anchor import ChainAnchor
 from headrace.online_model.exposure import LISTED, Counts, Panel, grown_items
 from headrace.online_model.held_back import HeldBack
-from headrace.online_model.history_ring import KeptHistories
+from headrace.online_model.history_ring import KeptHistories, joined
 from headrace.online_model.judgement import Candidate, GatePlan, Losses, Refusal, Verdict
 from headrace.online_model.label_levels import LabelLevels
 from headrace.online_model.trusted_set import TrustedSet
@@ -32,6 +32,8 @@ from headrace.online_model.weights import ModelCopy
 __all__ = ["Candidate", "Gate", "GatePlan", "Verdict"]
 
 FEWEST_EVENTS, FEWEST_LISTS = 8, 32
+# The anchor is asked about the newest events when there are so many, since a few cost almost as much.
+ASKED_TOGETHER = 32
 # Answers that take less than this are never called slow.
 SLOW_S = 0.005
 NO_ROWS = torch.zeros(0, dtype=torch.int64)
@@ -57,8 +59,10 @@ class Gate:
         self._clock = clock
         self._rounds = 0
         self._moves: deque[tuple[float, float]] = deque(maxlen=32)
-        self._labels = LabelLevels(self.plan.labels_errors)
+        self._labels = LabelLevels(self.plan.labels_errors, self.plan.change_alarm_rate)
         self._times_s: deque[float] = deque(maxlen=32)
+        # How many events were held back since the anchor was last asked about them.
+        self._unasked = 0
         self._negatives, self._log_q = NO_ROWS, torch.zeros(0)
         self._panel = Panel(live.model, held_back.newest(0), 1)
         self._live_counts: Counts = np.zeros(0, np.int64)
@@ -180,7 +184,9 @@ class Gate:
         events, places = events.only(known), places[known]
         if len(places) < FEWEST_EVENTS:
             return None
-        losses = self._losses(candidate.weights, events)
+        # Both at once, which costs less than one after the other.
+        both = self._losses(candidate.weights, joined([events, self._tried]))
+        losses, self._new.trusted = both[: len(places)], both[len(places) :]
         if not np.isfinite(losses).all():
             return Refusal("finite", "weights or losses are not finite numbers")
         live_losses = self._held_back.live_losses
@@ -198,7 +204,7 @@ class Gate:
     def _check_trusted(self, candidate: Candidate, metrics: dict[str, float]) -> Refusal | None:
         if not len(self._tried):
             return None
-        losses = self._losses(candidate.weights, self._tried)
+        losses = self._new.trusted if self._new.trusted is not None else self._losses(candidate.weights, self._tried)
         if self._live_trusted is None:
             self._live_trusted = self._losses(candidate.live, self._tried)
         rise = losses - self._live_trusted
@@ -247,13 +253,15 @@ class Gate:
         return None
 
     def _check_chain(self, candidate: Candidate, metrics: dict[str, float]) -> Refusal | None:
-        if self._rounds <= self.plan.settle:
+        self._unasked = min(self._unasked + len(candidate.aside), self.plan.events)
+        if self._rounds <= self.plan.settle or self._unasked < ASKED_TOGETHER:
             return None
-        events = candidate.aside.only(self.anchor.knows(candidate.aside))
-        if len(events):
-            common = candidate.negatives[candidate.negatives < self.anchor.items][: self.plan.negatives]
-            live = last_news_losses(candidate.live.model, events, common, candidate.log_q).double().numpy()
-            alarm = self.anchor.observe(live - self.anchor.losses(events, common, candidate.log_q))
+        events, places = self._held_back.newest(self._unasked), self._held_back.newest_places(self._unasked)
+        self._unasked = 0
+        known = self.anchor.knows(events) & ~np.isnan(self._held_back.live_losses[places])
+        if known.any():
+            before = self.anchor.losses(events.only(known), self._negatives, self._log_q)
+            alarm = self.anchor.observe(self._held_back.live_losses[places[known]] - before)
             metrics |= {"chain_change": self.anchor.change, "chain_evidence": self.anchor.evidence}
             if alarm and not candidate.returning:
                 return Refusal(
@@ -265,7 +273,8 @@ class Gate:
         """Choose what losses are taken against: the same for as long as it can be, so that those of the live weights are known."""
         if len(self._negatives) and len(self._log_q) == candidate.weights.model.capacity and not candidate.reused:
             return
-        drawn = candidate.negatives[candidate.negatives < len(candidate.live.items)]
+        # Only what the anchor knows as well, so that its losses can be compared with those of the live weights.
+        drawn = candidate.negatives[candidate.negatives < min(len(candidate.live.items), self.anchor.items)]
         drawn = drawn[~torch.isin(drawn, torch.tensor(list(candidate.reused), dtype=torch.int64))]
         self._negatives = drawn[: self.plan.negatives]
         self._log_q = candidate.log_q

@@ -21,8 +21,12 @@ class HeldBack(HistoryRing):
 
     def forget_rows(self, first: int, others: Numbers) -> None:
         """Drop the histories that name an item row of `first` or more, or one of `others`."""
-        self.forget_losses()
-        super().forget_rows(first, others)
+        places = self.newest_places(self._size)
+        kept, losses = self._at(places), self.live_losses[places]
+        stays = kept.names_only(first, others)
+        self._size = self._next = 0
+        self.add(kept.only(stays))
+        self.live_losses[: self._size] = losses[stays]
 
     def forget_losses(self) -> None:
         """Let all losses be taken anew."""

@@ -27,8 +27,8 @@ class GatePlan:
     more, or than by the anchor and `allowed_since_anchor`; to these shares comes twice that of an average item. Dense weights and rows
     may move at most `moved_times` as far, for the steps that were made, as in the median of the last rounds; at most a share `odd_rows`
     of the touched rows may turn or shrink; answers may take at most `slower_times` as long. A batch is not believed where its losses
-    before learning lie `labels_errors` standard errors above those of the last rounds, and are above those of what was held back from
-    the same batch by more than chance.
+    before learning lie `labels_errors` standard errors above those of the last rounds, unless what was held back from it and from such
+    batches right before it proves that the shop itself has changed, which it does wrongly with a chance of `change_alarm_rate`.
 
     In the first `settle` rounds, in which all is new, only what is not finite, out of place or far worse is refused.
     """
@@ -40,16 +40,17 @@ class GatePlan:
     chain_reach: float = 2.0
     chain_alarm_rate: float = 0.01
     anchor_rounds: int = 32
-    events: int = 192
+    events: int = 128
     negatives: int = 512
-    panel: int = 96
+    panel: int = 64
     growth: float = 1.5
-    allowed: float = 0.12
-    allowed_since_anchor: float = 0.16
+    allowed: float = 0.15
+    allowed_since_anchor: float = 0.2
     moved_times: float = 4.0
     odd_rows: float = 0.01
     slower_times: float = 3.0
-    labels_errors: float = 4.0
+    labels_errors: float = 3.5
+    change_alarm_rate: float = 0.01
     settle: int = 16
 
 

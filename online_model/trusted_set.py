@@ -10,7 +10,7 @@ from headrace.online_model.history_ring import KeptHistories, joined
 from headrace.online_model.step_batch import UNKNOWN, Numbers, encode_numbers
 from headrace.schemas import HistoryEntry
 
-TRUSTED_HISTORIES = 96
+TRUSTED_HISTORIES = 64
 
 
 class BadTrustedSet(ValueError):
