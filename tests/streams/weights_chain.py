@@ -7,6 +7,8 @@ from msgspec.structs import replace
 
 from headrace.online_model.weights import NO_WEIGHTS, ModelCopy, chained_sha256, delta_payload, dense_names, snapshot_payload
 from headrace.schemas import ModelUpdate
+from headrace.streams.signing import SigningKey
+from headrace.streams.weight_store import WeightStore
 from headrace.streams.weights_channel import WeightsPublisher
 
 MODEL = "next-item"
@@ -15,12 +17,12 @@ MODEL = "next-item"
 class Chain:
     """Publishes snapshots and random deltas. `links` holds every update with its payload, in order."""
 
-    def __init__(self, bootstrap: str, items: int = 30) -> None:
+    def __init__(self, bootstrap: str, items: int = 30, *, signing: SigningKey | None = None, store: WeightStore | None = None) -> None:
         torch.manual_seed(1)
         self.copy = ModelCopy()
         self.copy.add_items([f"item-{number}" for number in range(items)])
         self.links: list[tuple[ModelUpdate, bytes]] = []
-        self.publisher = WeightsPublisher(bootstrap, "test-learner")
+        self.publisher = WeightsPublisher(bootstrap, "test-learner", signing=signing, store=store)
 
     def snapshot(self) -> ModelUpdate:
         """Publish the weights whole; the first get their name here."""
@@ -83,8 +85,6 @@ class Chain:
         self.publisher.send_manifest(replace(update, **changes))
 
     def _publish(self, kind: str, payload: bytes, version: int, name: str) -> ModelUpdate:
-        offset, parts = self.publisher.send_payload(MODEL, payload)
-        update = self.manifest(kind, payload, version, name, offset, parts)
-        self.publisher.send_manifest(update)
+        update = self.publisher.publish(self.manifest(kind, payload, version, name, 0, 1), payload)
         self.links.append((update, payload))
         return update
