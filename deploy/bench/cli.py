@@ -138,6 +138,9 @@ def scorer(
     connections: Annotated[int, typer.Option(min=1, help="HTTP: connections that ask at the same time.")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="HTTP: repeats, in turns, of which medians are told.")] = 3,
     http_seconds: Annotated[float, typer.Option(min=0.1, help="HTTP: seconds of each repeat.")] = 2.0,
+    index_items: Annotated[
+        str, typer.Option(metavar="COUNTS", help="Sizes of the catalogue for the approximate index; empty for none.")
+    ] = "100000",
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures to this file.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="A line each second in place of the bar.")] = False,
 ) -> None:
@@ -160,7 +163,14 @@ def scorer(
     from headrace.deploy.bench.scorer_benchmark import Options, measure_scorer, verdicts
 
     options = Options(
-        _counts("items", items), _counts("batches", batches), seconds, _counts("http-items", http_items), connections, repeats, http_seconds
+        _counts("items", items),
+        _counts("batches", batches),
+        seconds,
+        _counts("http-items", http_items),
+        connections,
+        repeats,
+        http_seconds,
+        _counts("index-items", index_items),
     )
     with shown_progress(options.steps, plain=plain or not sys.stderr.isatty()) as progress:
         found = measure_scorer(options, progress)
@@ -177,6 +187,11 @@ def scorer(
     for row in found["http"]:
         typer.echo(
             f"{row.peer:32}{row.items:>9}{'HTTP':>7}{row.requests_per_s:>10.0f}{row.p50_ms:>10.3f}{row.p99_ms:>10.3f}{'':>10}{row.ratio_to_eager:>10.2f}"
+        )
+    for entry in found["index"]:
+        typer.echo(
+            f"index of {entry.items} items: recall@100 {entry.recall_at_100:.3f}, one question {entry.p50_ms:.3f} ms, "
+            f"exact search {entry.exact_p50_ms:.3f} ms, built in {entry.build_s:.1f} s, 1,000 changed rows in {entry.update_1000_ms:.0f} ms"
         )
     cuda = found["cuda"]
     typer.echo(f"CUDA: {cuda if isinstance(cuda, str) else f'{len(cuda)} rows in the JSON'}")

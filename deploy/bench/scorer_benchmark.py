@@ -15,6 +15,7 @@ from msgspec import Struct
 from headrace.deploy.bench.progress import Progress
 from headrace.deploy.bench.scorer_cuda import measure_cuda
 from headrace.deploy.bench.scorer_http import HttpRow, measure_http
+from headrace.deploy.bench.scorer_index import measure_index
 from headrace.deploy.bench.scorer_limits import Limits, limit_of, measured
 from headrace.deploy.bench.scorer_peers import BEST, EAGER, HEADRACE, KEPT, PEERS, WIDTH, Answerer, drawn_histories, drawn_model, made
 from headrace.online_model.coarse_units import is_worth_it
@@ -38,11 +39,12 @@ class Options:
     connections: int
     repeats: int
     http_seconds: float
+    index_items: tuple[int, ...] = ()
 
     @property
     def steps(self) -> int:
         """How many measurements there are."""
-        return len(self.items) * len(self.batches) + len(self.http_items) + 1
+        return len(self.items) * len(self.batches) + len(self.http_items) + len(self.index_items) + 1
 
 
 class Row(Struct, frozen=True):
@@ -85,12 +87,18 @@ def measure_scorer(options: Options, progress: Progress) -> dict[str, Any]:
                 http += measure_http(items, file, Path(folder), options.connections, options.repeats, options.http_seconds, progress.tell)
                 progress.step()
             file.unlink()
+    index = []
+    for items in options.index_items:
+        progress.begin(f"index of {items} items")
+        index.append(measure_index(items))
+        progress.step()
     progress.begin("CUDA")
     cuda = measure_cuda(options.items, options.batches, options.seconds) if torch.cuda.is_available() else NO_GPU
     progress.step()
     return {
         "rows": rows,
         "http": http,
+        "index": index,
         "cuda": cuda,
         "best": BEST,
         "width": WIDTH,
