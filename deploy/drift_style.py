@@ -47,7 +47,8 @@ section { margin-top: 30px; } h2 { font-size: 16px; margin-bottom: 6px; } .note 
 .did { margin: 6px 0; } table { width: 100%; border-collapse: separate; border-spacing: 0; font-size: 13px; }
 th { text-align: left; font-weight: 500; color: var(--soft); font-size: 12px; } th, td { padding: 5px 12px; border-bottom: 1px solid
   var(--line); vertical-align: top; white-space: nowrap; } td:first-child, td:last-child { white-space: normal;
-  overflow-wrap: anywhere; } section > table td:first-child, section > table td:last-child { min-width: 9em; } tbody tr:last-child td { border-bottom: 0; }
+  overflow-wrap: anywhere; } section > table td:first-child, section > table td:last-child { min-width: 9em; }
+tbody tr:last-child td { border-bottom: 0; }
 .drifting td:nth-child(3) { color: var(--bad); font-weight: 650; } .episode table { margin-top: 8px; }
 .hist { width: 260px; } .hist svg { display: block; width: 100%; } .signals .hist { width: 150px; }
 .hist .now { fill: var(--accent); opacity: .55; } .hist .then { fill: none; stroke: var(--ink); stroke-width: 1.4; }
