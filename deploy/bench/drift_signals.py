@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.deploy.bench.drift_streams import KINDS, Columns
+from headrace.deploy.bench.drift_streams import KINDS, SHIFT, Columns, Plan
 from headrace.online_model.compiled import compiled
 from headrace.online_model.watching.signals import EVENT_SIGNALS, LASTING_STEPS, RECENT_STEPS, Batch
 
@@ -22,8 +22,11 @@ HITS = 20
 LONGEST_HISTORY = 50
 
 
-def signals_of(columns: Columns) -> NDArray[np.float64]:
-    """Return the signals of each step, (steps, signals) in the order of `EVENT_SIGNALS`, tested before they are learned."""
+def signals_of(columns: Columns, plan: Plan) -> NDArray[np.float64]:
+    """Return the signals of each step, (steps, signals) in the order of `EVENT_SIGNALS`, tested before they are learned.
+
+    A feature that shifts moves up by half its standard deviation here, where it is not in the stream itself.
+    """
     out = np.full((len(columns.times_ms), len(EVENT_SIGNALS)), np.nan)
     items, shoppers = int(columns.item.max()) + 1, int(columns.shopper.max()) + 1
     category_of = np.zeros(items, np.int64)
@@ -47,6 +50,9 @@ def signals_of(columns: Columns) -> NDArray[np.float64]:
         np.zeros(shoppers, np.int64),
         out,
     )
+    if plan.kind == "feature_shift" and plan.feature != "price":
+        place = EVENT_SIGNALS.index(plan.feature)
+        out[columns.event >= plan.places[0], place] += SHIFT * np.nanstd(out[:, place])
     return out
 
 
@@ -59,6 +65,7 @@ def batch_of(columns: Columns, signals: NDArray[np.float64], begin: int, end: in
         {name: signals[begin:end, place] for place, name in enumerate(EVENT_SIGNALS)},
         {"kind": kinds, "category": names},
         {"category": names},
+        [f"item-{number}" for number in columns.item[begin:end].tolist()],
     )
 
 

@@ -58,6 +58,12 @@ class LevelTests:
         total: Floats = (self.sums[end % KEPT] - self.sums[begin % KEPT]) / max(1, end - begin)
         return total
 
+    def regressor_mean(self, begin: int, end: int) -> Floats:
+        """Return the mean regressors of these blocks, (width,)."""
+        begin = max(begin, self.blocks - KEPT + 1, 0)
+        total: Floats = (self.regressors[end % KEPT] - self.regressors[begin % KEPT]) / max(1, end - begin)
+        return total
+
     def references(self) -> NDArray[np.int64]:
         """Return how many blocks before each window serve as its reference, (windows,); 0 where there are too few."""
         there = np.minimum(_REFERENCES, self.blocks - _LENGTHS - self.epoch)

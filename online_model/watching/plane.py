@@ -3,14 +3,17 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.online_model.watching.blocks import Block, BlockMaker, Columns
 from headrace.online_model.watching.budget import Budget
-from headrace.online_model.watching.configuration import Configuration, Watch
+from headrace.online_model.watching.configuration import Watch
+from headrace.online_model.watching.detectors import Detector, detector_of
 from headrace.online_model.watching.level_tests import WINDOWS, LevelTests
+from headrace.online_model.watching.packing import packed, unpacked
 from headrace.online_model.watching.seasons import WIDTH, Seasons, design
 from headrace.online_model.watching.signals import SHARES, Batch
 
@@ -20,7 +23,9 @@ TESTED = slice(1, None)
 LEARNED_LATER = 128
 REFIT_EVERY = 16
 CAUSE_SCORE = 3.0
-_SEASONS_KNOWN = 0.5
+_ALWAYS, _NEVER = 1 << 60, -(1 << 60)
+_SHOWN = 16
+_OF_ERRORS = ("ddm", "eddm")
 
 
 @dataclass(frozen=True)
@@ -55,17 +60,17 @@ class Finding:
 class Plane:
     """Watches of one kind of event. `signals` says which are numbers and which are mixes of names."""
 
-    def __init__(self, watches: Sequence[Watch], mixes: Sequence[str], configuration: Configuration, budget: Budget) -> None:
+    def __init__(self, watches: Sequence[Watch], mixes: Sequence[str], block: int, budget: Budget) -> None:
         self.watches = tuple(watches)
         transformed = [watch.signal for watch in watches if watch.transform == "sqrt"]
         numbers = [watch.signal for watch in watches if watch.signal not in mixes]
         self._roots = {signal: f"sqrt({signal})" for signal in transformed}
         self.columns = Columns([*numbers, *self._roots.values()], [watch.signal for watch in watches if watch.signal in mixes])
-        self.maker = BlockMaker(self.columns, configuration.block)
+        self.maker = BlockMaker(self.columns, block)
         self.seasons = Seasons(self.columns.count)
         self.tests = LevelTests(self.columns.count, WIDTH)
         self.observations = 0
-        self.block = configuration.block
+        self.block = block
         self.deviations = np.zeros(self.columns.count)
         self.means = np.zeros(self.columns.count)
         self.seen = np.zeros(self.columns.count)
@@ -75,7 +80,13 @@ class Plane:
             self._shares[list(self.columns.of(watch.signal))] |= watch.signal in SHARES
         self._waiting: list[tuple[Floats, Floats, float, NDArray[np.bool_]]] = []
         self._times: list[int] = []
+        self._newest_ms = 0.0
         self._tested, self._watch_of, self._limits, self._least = self._plan(budget)
+        # What a watch's detector must have said lately for the level tests to count; windows need nobody's word.
+        self._detectors: dict[int, Detector] = {
+            place: detector_of(watch.detector) for place, watch in enumerate(self._watch_of) if watch.detector != "windows"
+        }
+        self._heard = np.array([_ALWAYS if watch.detector == "windows" else _NEVER for watch in self._watch_of])
 
     def add(self, batch: Batch) -> list[Finding]:
         """Take in events; return what was found in their blocks."""
@@ -95,9 +106,36 @@ class Plane:
     def _warm_up(self) -> int:
         return min(watch.warm_up for watch in self.watches)
 
-    def usual(self, column: int, time_ms: float) -> float:
-        """Return what is usual for a column at an instant."""
-        return float(self.seasons.expected(design(time_ms))[column])
+    def shown(self, column: int) -> int:
+        """Return the column that tells a tested column's level in the signal's own units."""
+        label = self.columns.label(column)
+        for signal, root in self._roots.items():
+            if label == root:
+                return self.columns.of(signal)[0]
+        return column
+
+    def levels(self, column: int) -> tuple[float, float]:
+        """Return the level of a column over the newest 16 blocks, and what is usual at this hour: the level of the blocks before."""
+        now = self.tests.blocks
+        newest = max(0, now - _SHOWN)
+        usual = float(self.seasons.expected(design(self._newest_ms))[column])
+        level = usual + float(self.tests.mean(newest, now)[column])
+        begin = max(self.tests.epoch if not self.frozen[column] else 0, newest - WINDOWS[-1])
+        return level, usual + float(self.tests.mean(min(begin, newest), newest)[column]) if newest else level
+
+    def difference(self, columns: Sequence[int], first: tuple[int, int], second: tuple[int, int]) -> Floats:
+        """Return how far the mean of the blocks of the second stretch lies from the first's, in normal deviates, (columns,)."""
+        places = list(columns)
+        apart = self.tests.mean(*second)[places] - self.tests.mean(*first)[places]
+        variances, _ = self.tests.noise()
+        moved = (self.tests.regressor_mean(*second) - self.tests.regressor_mean(*first))[None, :]
+        unknown = float(self.seasons.uncertainty(moved)[0])
+        length = min(first[1] - first[0], second[1] - second[0])
+        longest = max(place for place, window in enumerate(WINDOWS) if window <= max(1, length))
+        weight = 1.0 / max(1, first[1] - first[0]) + 1.0 / max(1, second[1] - second[0])
+        spread = variances[longest][places] * weight + variances[0][places] * unknown
+        scores: Floats = np.where(spread > 0, apart / np.sqrt(np.maximum(spread, 1e-300)), 0.0)
+        return scores
 
     def begin_anew(self, blocks_back: int) -> None:
         """Let the level of the newest `blocks_back` blocks be the one against which later ones are held."""
@@ -114,6 +152,43 @@ class Plane:
         self._waiting.clear()
         self.begin_anew(blocks_back)
 
+    def saved(self) -> dict[str, Any]:
+        """Return all that is remembered, as JSON can hold it; detectors other than windows begin anew."""
+        return {
+            "signals": [watch.name for watch in self.watches],
+            "observations": self.observations,
+            "names": self.columns.names,
+            "maker": self.maker.saved(),
+            "arrays": {name: packed(getattr(owner, name)) for owner, name in self._arrays()},
+            "tests": {"blocks": self.tests.blocks, "epoch": self.tests.epoch},
+            "seasons": {"blocks": self.seasons.blocks, "newest_ms": self.seasons.newest_ms},
+            "times": self._times,
+            "newest_ms": self._newest_ms,
+            "waiting": [[packed(row), packed(means), time_ms, packed(usable)] for row, means, time_ms, usable in self._waiting],
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Take up what was saved. Raises ValueError where other signals were watched then."""
+        if saved["signals"] != [watch.name for watch in self.watches]:
+            raise ValueError(f"signals: {[watch.name for watch in self.watches]} were expected; saved were {saved['signals']}")
+        self.observations = int(saved["observations"])
+        self.columns.names = {mix: dict(names) for mix, names in saved["names"].items()}
+        self.maker.restore(saved["maker"])
+        for owner, name in self._arrays():
+            setattr(owner, name, unpacked(saved["arrays"][name]))
+        self.tests.blocks, self.tests.epoch = int(saved["tests"]["blocks"]), int(saved["tests"]["epoch"])
+        self.seasons.blocks, self.seasons.newest_ms = int(saved["seasons"]["blocks"]), float(saved["seasons"]["newest_ms"])
+        self._times = [int(time_ms) for time_ms in saved["times"]]
+        self._newest_ms = float(saved["newest_ms"])
+        self._waiting = [(unpacked(row), unpacked(means), float(at), unpacked(usable)) for row, means, at, usable in saved["waiting"]]
+
+    def _arrays(self) -> list[tuple[object, str]]:
+        return [
+            *((self.seasons, name) for name in ("information", "moments", "weights", "covariance")),
+            *((self.tests, name) for name in ("sums", "regressors", "variances", "learned", "cubes")),
+            *((self, name) for name in ("deviations", "means", "seen", "frozen")),
+        ]
+
     def _take(self, block: Block) -> Finding | None:
         row = design(block.time_ms)
         usual = self.seasons.expected(row)
@@ -126,6 +201,7 @@ class Plane:
             usual = self.seasons.expected(row)
         self.seen += block.counts
         residuals = np.where(there, block.means - usual, 0.0)
+        self._newest_ms = block.time_ms
         self._times.append(block.first_ms)
         del self._times[: -(LEARNED_LATER * 4)]
         self.tests.add(residuals, row)
@@ -135,6 +211,7 @@ class Plane:
         newest = np.array([self.tests.mean(self.tests.blocks - length, self.tests.blocks) for length in WINDOWS])
         before = self.seasons.expected(row) + newest - differences
         scores = self.tests.deviates(differences, spread, before, self._shares)
+        self._listen(residuals, block)
         return self._judge(block, differences[TESTED], scores[TESTED], row)
 
     def _learn_later(self, block: Block, row: Floats, usual: Floats, there: NDArray[np.bool_]) -> None:
@@ -147,13 +224,27 @@ class Plane:
         if early or self.tests.blocks % REFIT_EVERY == 0:
             self.seasons.refit()
 
+    def _listen(self, residuals: Floats, block: Block) -> None:
+        """Let the detectors hear the block, in units of a block's noise."""
+        if not self._detectors:
+            return
+        noise = np.sqrt(np.maximum(self.tests.variances[0], 1e-24))
+        values = residuals / noise
+        time_ms = int(block.time_ms)
+        for place, detector in self._detectors.items():
+            value = float(values[self._tested[place]])
+            if self._watch_of[place].detector in _OF_ERRORS:
+                value = float(value * (self._signs[place] or 1) > 1.0)
+            if detector.observe(value, time_ms) is not None:
+                self._heard[place] = self.tests.blocks
+
     def _judge(self, block: Block, differences: Floats, scores: Floats, row: Floats) -> Finding | None:
         tested = scores[:, self._tested]
         signed = np.where(self._signs > 0, tested, np.where(self._signs < 0, -tested, np.abs(tested)))
         effects = np.abs(differences[:, self._tested]) / np.maximum(self.deviations[self._tested], 1e-12)
         warm = self.seen[self._tested] >= self._warm
         with np.errstate(invalid="ignore"):
-            beyond = (signed > self._limits) & (effects >= self._least) & warm
+            beyond = (signed > self._limits) & (effects >= self._least) & warm & (self.tests.blocks - self._heard <= WINDOWS[-1])
         if not beyond.any():
             return None
         # The window that speaks most clearly of all that is beyond its limit, as a multiple of the limit.

@@ -48,17 +48,17 @@ class Seasons:
         self.moments = np.zeros((WIDTH, columns))
         self.newest_ms = 0.0
         self.blocks = 0
-        self._weights = np.zeros((WIDTH, columns))
-        self._covariance = np.linalg.inv(_PRECISION)
+        self.weights = np.zeros((WIDTH, columns))
+        self.covariance = np.linalg.inv(_PRECISION)
 
     def expected(self, row: Floats) -> Floats:
         """Return the usual value of each column at an instant's regressors, (columns,)."""
-        usual: Floats = row @ self._weights
+        usual: Floats = row @ self.weights
         return usual
 
     def uncertainty(self, differences: Floats) -> Floats:
         """Return the variance of what is usual at each difference of regressors, (rows, 56), in units of a block's noise."""
-        spread: Floats = np.einsum("ij,jk,ik->i", differences, self._covariance, differences)
+        spread: Floats = np.einsum("ij,jk,ik->i", differences, self.covariance, differences)
         return spread
 
     def learn(self, row: Floats, values: Floats, time_ms: float) -> None:
@@ -81,8 +81,8 @@ class Seasons:
 
     def refit(self) -> None:
         """Let what was learned count."""
-        self._covariance = np.linalg.inv(self.information + _PRECISION)
-        self._weights = self._covariance @ self.moments
+        self.covariance = np.linalg.inv(self.information + _PRECISION)
+        self.weights = self.covariance @ self.moments
 
 
 def _circular(scale: float, length: float) -> Floats:

@@ -30,13 +30,14 @@ class Batch:
 
     `times_ms` are event times, (n,). `values` are numbers by signal, (n,) each, NaN where the event has none. `mixes` are names by
     signal, "" where there is none: what is watched of those is each name's share. `segments` are names too, by which watches are
-    narrowed and findings explained, such as category, surface or country.
+    narrowed and findings explained, such as category, surface or country. `items` tell which drift it is when one comes again.
     """
 
     times_ms: Times
     values: Mapping[str, Values] = field(default_factory=dict)
     mixes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     segments: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    items: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.times_ms)
@@ -56,9 +57,10 @@ class EventSignals:
     """Gathers what can be known of events beside their shoppers' histories. `take` returns what has come since the last `take`.
 
     Signals: the loss and the hit as they are told; the lasting loss, which is the smallest of the shopper's last four losses of items
-    that were not among their last 20 (one surprise is usual; a shopper who surprises lastingly has changed, or the shop has); price; the gap since the shopper's step before, in seconds; the length of the
-    history; whether the category is new to the shopper, and whether the item was among their last 20; whether item and shopper are
-    new to the shop. Prices and gaps are told as logarithms, since both spread over powers of ten.
+    that were not among their last 20 (one surprise is usual; a shopper who surprises lastingly has changed, or the shop has); price;
+    the gap since the shopper's step before, in seconds; the length of the history; whether the category is new to the shopper, and
+    whether the item was among their last 20; whether item and shopper are new to the shop. Prices and gaps are told as logarithms,
+    since both spread over powers of ten.
     """
 
     def __init__(self) -> None:
@@ -98,6 +100,7 @@ class EventSignals:
             )
         )
         self._kinds.append(entry.kind)
+        self._items.append(entry.item_id)
         self._categories.append(entry.category or "")
         if segment:
             for key, name in segment.items():
@@ -115,6 +118,7 @@ class EventSignals:
             {name: table[:, column] for column, name in enumerate(EVENT_SIGNALS)},
             {"kind": self._kinds, "category": self._categories},
             {"category": self._categories, "kind": self._kinds, **others},
+            self._items,
         )
         self._reset()
         return batch
@@ -131,6 +135,7 @@ class EventSignals:
         self._times: list[int] = []
         self._rows: list[tuple[float, ...]] = []
         self._kinds: list[str] = []
+        self._items: list[str] = []
         self._categories: list[str] = []
         self._others: dict[str, list[str]] = {}
 
