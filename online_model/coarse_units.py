@@ -158,7 +158,7 @@ def _add_group(units: Floats, vector: Floats, group: int, size: int, least: floa
 @compiled
 def _keep_best(scores: Floats, rows: Rows, count: int, k: int) -> float:
     """Move the `k` best of the first `count` to the front, in any order; return the least of them."""
-    least = np.partition(scores[:count], count - k)[count - k]
+    least: float = np.partition(scores[:count], count - k)[count - k]
     above = np.sum(scores[:count] > least)
     equal_wanted, kept = k - above, 0
     for place in range(count):

@@ -123,8 +123,11 @@ class Distillation:
         best = min(self.plan.best, size - 1)
         picked = taught[torch.randperm(len(taught), generator=self._draw)[: self.plan.taught_best]]
         if is_worth_it(self.teacher.units, size, best):
-            return torch.unique(self.teacher.coarse_units().best(self.teacher.units, picked, size, best)[1])
-        return torch.unique((picked @ self.teacher.units[1:size].T).topk(best, dim=1).indices + 1)
+            rows = self.teacher.coarse_units().best(self.teacher.units, picked, size, best)[1]
+        else:
+            rows = (picked @ self.teacher.units[1:size].T).topk(best, dim=1).indices + 1
+        items: Tensor = torch.unique(rows)
+        return items
 
 
 def _first_student(teacher: ModelCopy, plan: DistillationPlan) -> ModelCopy:

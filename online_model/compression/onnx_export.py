@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headrace.online_model.step_batch import GAPS, KIND_ROWS, PRICES
-from headrace.online_model.transformer import UNKNOWN, NextItemTransformer, StepBatch, last_vectors
+from headrace.online_model.transformer import UNKNOWN, Block, NextItemTransformer, StepBatch, last_vectors
 from headrace.online_model.weights import ModelCopy
 
 INPUTS = ("rows", "kinds", "gaps", "prices", "categories", "lengths")
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
         hashed = torch.where(categories > 0, 1 + categories.remainder(model.shape.categories - 1), 0)
         vectors = vectors + model.categories(hashed) + model.positions[None]
         for block in model.blocks:
-            vectors = _passed(block, vectors)
+            vectors = _passed(cast(Block, block), vectors)
         last = vectors.gather(1, (lengths - 1)[:, None, None].expand(-1, 1, vectors.shape[2]))[:, 0]
         # Not `normalize`: its lower bound of the length becomes a branch in ONNX.
         normed = model.out_norm(last)
@@ -102,8 +102,8 @@ def drawn_steps(copy: ModelCopy, batch: int, seed: int) -> StepBatch:
     def column(highest: int) -> Tensor:
         return torch.from_numpy(np.where(there, draw.integers(0, highest, (batch, length)), 0))
 
-    steps = [column(highest) for highest in (len(copy.items), len(KIND_ROWS), GAPS, PRICES, 2**31)]
-    return StepBatch(*steps, torch.from_numpy(lengths))
+    rows, kinds, gaps, prices, categories = (column(highest) for highest in (len(copy.items), len(KIND_ROWS), GAPS, PRICES, 2**31))
+    return StepBatch(rows, kinds, gaps, prices, categories, torch.from_numpy(lengths))
 
 
 def padded(steps: StepBatch, length: int) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
@@ -127,11 +127,10 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _passed(block: nn.Module, steps: Tensor) -> Tensor:
+def _passed(block: Block, steps: Tensor) -> Tensor:
     """Pass steps, (batch, length, width), through a block of the Transformer without leaving out padding."""
     length, width = steps.shape[1:]
-    heads = int(block.heads)
-    mixed = block.query_key_value(block.attention_norm(steps)).view(-1, length, 3, heads, width // heads)
+    mixed = block.query_key_value(block.attention_norm(steps)).view(-1, length, 3, block.heads, width // block.heads)
     query, key, value = mixed.permute(2, 0, 3, 1, 4).unbind(0)
     attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
     steps = steps + block.attention_out(attended.transpose(1, 2).reshape(-1, length, width))
