@@ -13,7 +13,7 @@ from torch import Tensor
 from headrace.online_model.compiled import compiled
 
 # Below so many rows a plain product is as fast.
-SMALLEST = 32_768
+SMALLEST = 16_384
 # Of each group of rows the largest product is kept, and of each region, which is some groups.
 GROUP = 16
 REGIONS = 2048
