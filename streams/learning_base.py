@@ -34,6 +34,11 @@ class LearningBase:
         """The stable version, whose weights must stay where they can be loaded; 0 before there is one."""
         return self._log.state.stable_version
 
+    @property
+    def stable_sha256(self) -> str:
+        """The name of the stable version's weights; empty before there is one."""
+        return self._log.state.stable_sha256
+
     def withdraws(self, version: int) -> bool:
         """Whether a version was withdrawn by a rollback."""
         return self._log.state.withdraws(version)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from headrace.features.online_store import FEATURE_SERVICE, OnlineStore
 from headrace.online_model.fine_tuning import FineTuner, Round, TuningPlan
+from headrace.online_model.trusted_set import TrustedSet
 from headrace.online_model.weights import NO_WEIGHTS, BadUpdate, ModelCopy, chained_sha256, snapshot_payload
 from headrace.schemas import ModelUpdate
 from headrace.schemas.model_updates import Trigger
@@ -18,9 +19,12 @@ from headrace.streams.drift_watch import DriftWatch, Watching
 from headrace.streams.learning_base import LearningBase
 from headrace.streams.lifetime import collect_garbage_seldom
 from headrace.streams.model_access import ModelAccess
+from headrace.streams.promoted_snapshots import PromotedSnapshots
+from headrace.streams.quarantine import Quarantine
 from headrace.streams.release_requests import ReleaseRequests
 from headrace.streams.round_traces import traced_round
 from headrace.streams.shopper_histories import ShopperHistories
+from headrace.streams.stable_weights import StableWeights
 from headrace.streams.training_buffer import Example, ExampleBuffer
 from headrace.streams.weights_channel import WeightsFollower, WeightsPublisher
 
@@ -65,7 +69,11 @@ class Trainer:
         access = access or ModelAccess()
         self._publisher = WeightsPublisher(bootstrap, COMPONENT, signing=access.key(), store=access.store)
         self._histories = ShopperHistories(store.read_users)
+        self._trusted_set = access.trusted_set
+        self._quarantine = Quarantine(access.store) if access.store is not None else None
         self._base = LearningBase(bootstrap, COMPONENT, access)
+        stable = StableWeights(bootstrap, f"{COMPONENT}-promoted", access.store, access.trusted)
+        self._promoted = PromotedSnapshots(self._publisher, stable) if access.store is not None else None
         live, newest = resume(bootstrap, self._base.withdraws, access)
         self._tuner = self._new_tuner(live)
         # Of the round in hand, where it learns from a followed event.
@@ -141,12 +149,15 @@ class Trainer:
         self._buffer.release(examples)
 
     def _new_tuner(self, live: ModelCopy) -> FineTuner:
-        return FineTuner(live, TuningPlan(round_limit_s=ROUND_LIMIT_S))
+        trusted = TrustedSet.load(self._trusted_set) if self._trusted_set is not None else None
+        return FineTuner(live, TuningPlan(round_limit_s=ROUND_LIMIT_S), trusted=trusted)
 
     def _follow_releases(self) -> None:
         """Go on from the stable weights where there was a rollback."""
         if (found := self._base.look()) is not None:
             self._start_again(*found)
+        if self._promoted is not None:
+            self._promoted.see(self._base.stable_version, self._base.stable_sha256)
 
     def _start_again(self, stable: ModelCopy, manifest: ModelUpdate) -> None:
         """Learn on these weights from now on, and publish them whole, so that who follows the chain finds where it goes on.
@@ -165,9 +176,12 @@ class Trainer:
         verdict = learned.verdict
         outcome = "published" if verdict.passed else "refused"
         metrics.ROUNDS.labels(trigger, outcome).inc()
+        metrics.GATE.observe(verdict.metrics.get("gate_ms", 0.0) / 1000.0)
+        if learned.surging:
+            metrics.SURGING.inc(len(learned.surging))
+            log.warning("shoppers rush to items, which are left out of learning for now", extra={"items": list(learned.surging)})
         if not verdict.passed:
-            self._tuner.reject()
-            log.warning("the gate refused a candidate", extra={"reason": verdict.reason, "trigger": trigger})
+            self._refuse(trigger, learned, fresh)
             return
         live = self._tuner.live
         payload = self._tuner.payload(learned)
@@ -179,6 +193,28 @@ class Trainer:
         metrics.MODEL_VERSION.set(version)
         if version % SNAPSHOT_EVERY == 0:
             self._publish_snapshot(trigger)
+
+    def _refuse(self, trigger: Trigger, learned: Round, fresh: Sequence[Example]) -> None:
+        """Drop a candidate, and keep it in quarantine where there was anything to be judged."""
+        verdict, live = learned.verdict, self._tuner.live
+        metrics.GATE_REFUSED.labels(verdict.check).inc()
+        log.warning("the gate refused a candidate", extra={"check": verdict.check, "reason": verdict.reason, "trigger": trigger})
+        if self._quarantine is not None and learned.losses:
+            try:
+                self._quarantine.put(
+                    verdict,
+                    self._tuner.payload(learned),
+                    fresh,
+                    version=self._newest_version + 1,
+                    base_version=live.version,
+                    base_sha256=live.sha256,
+                    trigger=trigger,
+                    refused_ms=self._clock(),
+                )
+            except OSError as error:
+                # Learning does not wait for a disk or a bucket.
+                log.warning("a refused candidate could not be kept", extra={"reason": str(error)})
+        self._tuner.reject()
 
     def _publish_snapshot(self, trigger: Trigger) -> None:
         """Publish the live weights whole, under the version and name that they have; the first weights get theirs here."""
@@ -194,7 +230,6 @@ class Trainer:
         self, kind: str, payload: bytes, version: int, name: str, trigger: Trigger, fresh: Sequence[Example], learned: Round | None
     ) -> None:
         live = self._tuner.live
-        started_ns = time.time_ns()
         every = max(1, len(fresh) // SAMPLED_TIMES)
         times_ms = [example.time_ms for example in fresh]
         update = ModelUpdate(
@@ -222,9 +257,9 @@ class Trainer:
             metrics=dict(learned.verdict.metrics) if learned else {},
         )
         about = {"headrace.model_version": version, "headrace.update": kind, "headrace.payload_bytes": len(payload)}
-        trace = tracing.note("publish weights", self._trace, started_ns, time.time_ns(), kind="producer", attributes=about)
         self._publisher.kept = {self._base.stable_version}
-        self._publisher.publish(update, payload, trace)
+        with tracing.span("publish weights", self._trace, kind="producer", attributes=about) as span:
+            self._publisher.publish(update, payload, tracing.traceparent_of(span))
         log.info("weights published", extra={"kind": kind, "version": version, "bytes": len(payload), "trigger": trigger})
 
 

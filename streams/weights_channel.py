@@ -107,6 +107,22 @@ class WeightsPublisher:
         self._flush("the manifest")
         return update
 
+    def store_snapshot(self, delta: ModelUpdate, payload: bytes) -> bool:
+        """Put the whole of a version that went out as a delta into the store alone; return whether it is there."""
+        update = replace(
+            delta,
+            kind="snapshot",
+            base_version=delta.version,
+            base_sha256=delta.weights_sha256,
+            payload_sha256=hashlib.sha256(payload).hexdigest(),
+            payload_bytes=len(payload),
+            # It never was in the topic.
+            payload_parts=1,
+            payload_offset=0,
+            shapes=shapes_of(payload),
+        )
+        return self._stored(update, payload).payload_uri is not None
+
     def _signed(self, update: ModelUpdate) -> tuple[ModelUpdate, bytes, bytes | None]:
         if self._signing is None:
             return update, encode(update), None

@@ -1,7 +1,9 @@
 """The training thread on a real Kafka and a real Redis: what it publishes, how it goes on after a crash, what it tells."""
 
+import hashlib
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +12,15 @@ from headrace.features.online_store import OnlineStore, connect
 from headrace.online_model.fine_tuning import Round
 from headrace.online_model.gate import Verdict
 from headrace.online_model.weights import ModelCopy, snapshot_payload
-from headrace.schemas import HistoryEntry, ModelUpdate, UserRow
+from headrace.schemas import HistoryEntry, ModelUpdate, UserRow, encode
 from headrace.schemas.feature_rows import Kind
+from headrace.streams.model_access import ModelAccess
 from headrace.streams.shopper_histories import NewSteps, ShopperHistories
+from headrace.streams.signing import SigningKey, TrustedKeys
 from headrace.streams.subscriber import Subscriber
 from headrace.streams.trainer import SNAPSHOT_EVERY, Trainer, resume
 from headrace.streams.training_buffer import Example, ExampleBuffer
+from headrace.streams.weight_store import WeightStore
 
 
 @pytest.fixture
@@ -35,12 +40,19 @@ def examples(first: int, count: int = 40) -> list[Example]:
     ]
 
 
-def trainer(kafka: str, store: OnlineStore, released: list[Example] | None = None) -> Trainer:
+def access_in(folder: Path) -> ModelAccess:
+    """A key of its own, trusted, and a weight store."""
+    SigningKey.create(folder / "keys")
+    trusted = TrustedKeys(folder / "keys/trusted")
+    return ModelAccess(trusted, WeightStore(folder / "weights", trusted), folder / "keys/signing.pem")
+
+
+def trainer(kafka: str, store: OnlineStore, released: list[Example] | None = None, access: ModelAccess | None = None) -> Trainer:
     def release(done: Sequence[Example]) -> None:
         if released is not None:
             released.extend(done)
 
-    made = Trainer(kafka, store, ExampleBuffer(release))
+    made = Trainer(kafka, store, ExampleBuffer(release), access=access)
     stop, ready = threading.Event(), threading.Event()
     stop.set()
     made.run(stop, ready)
@@ -109,6 +121,47 @@ def test_now_and_then_a_snapshot_repeats_the_newest_version_whole(fresh_topics: 
     copy, newest = resume(fresh_topics)
     assert newest == snapshot
     assert same_weights(copy, learner._tuner.live)
+
+
+def test_what_goes_out_is_signed_stored_and_says_what_it_learned(fresh_topics: str, store: OnlineStore, tmp_path: Path) -> None:
+    access = access_in(tmp_path)
+    learner = trainer(fresh_topics, store, access=access)
+    learner.learn("count", examples(0))
+    start, delta = manifests(fresh_topics)
+    key = access.key()
+    assert key is not None
+    assert start.key_id == delta.key_id == key.key_id
+    assert (delta.window_start_ms, delta.window_end_ms) == (0, 39)
+    assert delta.shapes["positions"] == [20, 64]
+    assert access.store is not None
+    assert [one.update for one in access.store.manifests()] == [start]
+    unsigned = trainer(fresh_topics, store, access=ModelAccess(access.trusted))
+    assert same_weights(unsigned._tuner.live, learner._tuner.live)
+    unsigned.learn("count", examples(40))
+    assert same_weights(resume(fresh_topics, access=access)[0], learner._tuner.live), "nobody believes what is not signed"
+
+
+def test_a_learner_whose_topics_are_gone_goes_on_from_the_store_with_a_chain_of_higher_versions(
+    fresh_topics: str, store: OnlineStore, tmp_path: Path
+) -> None:
+    access = access_in(tmp_path)
+    first = access.key()
+    assert first is not None
+    assert access.store is not None
+    weights = ModelCopy()
+    weights.add_items(["lamp"])
+    payload = snapshot_payload(weights)
+    stored = ModelUpdate(
+        model="next-item", kind="snapshot", version=60, base_version=60, weights_sha256="a" * 64, base_sha256="a" * 64,
+        payload_sha256=hashlib.sha256(payload).hexdigest(), payload_bytes=len(payload), payload_parts=1, payload_offset=7, trigger="count",
+        feature_service="next_item", created_ms=1, learned_events=9, learned_offsets={"clicks/0": 1_000_000}, learned_published_ms=[],
+        holdout_loss=None, live_holdout_loss=None, key_id=first.key_id,
+    )  # fmt: skip
+    access.store.put(stored, payload, encode(stored), first.sign(encode(stored)))
+    learner = trainer(fresh_topics, store, access=access)
+    assert learner._tuner.live.items == ["", "lamp"]
+    learner.learn("count", examples(0))
+    assert [(update.kind, update.version) for update in manifests(fresh_topics)] == [("snapshot", 61), ("delta", 62)]
 
 
 def test_a_candidate_that_the_gate_refuses_is_not_published(fresh_topics: str, store: OnlineStore, monkeypatch: pytest.MonkeyPatch) -> None:
