@@ -6,7 +6,6 @@ It runs in the training thread. What other threads see is queued, and taken in b
 import logging
 import math
 import queue
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,15 +28,15 @@ from headrace.streams import kafka, metrics
 from headrace.streams.drift_actions import DriftActions
 from headrace.streams.drift_memory import DriftMemory
 from headrace.streams.drift_quality import Quality
-from headrace.streams.drift_signals import round_batch
+from headrace.streams.drift_signals import RoundSignals
 from headrace.streams.drift_states import DriftStates
 from headrace.streams.shopper_histories import NewSteps
 
 log = logging.getLogger(__name__)
 
-MEASURE_EVERY_S = 1.0
-TELL_STATES_EVERY_S = 5.0
-SAVE_EVERY_S = 30.0
+MEASURE_EVERY_MS = 1000
+TELL_STATES_EVERY_MS = 5000
+SAVE_EVERY_MS = 30_000
 MOST_QUEUED = 10_000
 MOST_EPISODES_KEPT = 50
 STALE_MS = 60_000
@@ -71,6 +70,7 @@ class DriftWatch:
     ) -> None:
         self.tower = Watchtower(watching.configuration)
         self.quality = Quality()
+        self._signals = RoundSignals(self.quality.take_hits)
         self._component = component
         self._actions = actions
         only_tell = watching.only_tell or watching.configuration.only_tell
@@ -85,7 +85,7 @@ class DriftWatch:
         # The newest alert of each episode, and the reactions that a person has to carry out.
         self._newest: dict[str, DriftAlert] = {}
         self._proposed: set[tuple[str, str]] = set()
-        self._due_s = {"measure": 0.0, "states": 0.0, "save": time.monotonic() + SAVE_EVERY_S}
+        self._last_ms = {"measure": 0, "states": 0, "save": self._started_ms}
         self._take_up()
 
     def heard(self, outcomes: ReleaseOutcomes) -> None:
@@ -107,7 +107,7 @@ class DriftWatch:
     def learned(self, newest: Sequence[NewSteps], learned: Round) -> None:
         """Take in a round's events."""
         self.quality.learned(learned.losses)
-        batch = round_batch(newest, learned, self.quality.take_hits)
+        batch = self._signals.batch(newest, learned)
         self._actions.learned(len(batch))
         self._changed(self.tower.observe(batch))
         self.tick()
@@ -117,11 +117,11 @@ class DriftWatch:
         for _ in range(self._queue.qsize()):
             seen = self._queue.get()
             self._changed(self.tower.observe(seen) if isinstance(seen, Batch) else self.tower.observe_one(seen))
-        if self._is_due("measure", MEASURE_EVERY_S):
+        if self._is_due("measure", MEASURE_EVERY_MS):
             self._measure()
-        if self._is_due("states", TELL_STATES_EVERY_S):
+        if self._is_due("states", TELL_STATES_EVERY_MS):
             self._states.tell(self.tower.state(), self._model_version(), self._clock())
-        if self._is_due("save", SAVE_EVERY_S):
+        if self._is_due("save", SAVE_EVERY_MS):
             self._save()
 
     def close(self) -> None:
@@ -212,11 +212,12 @@ class DriftWatch:
             },
         )
 
-    def _is_due(self, what: str, every_s: float) -> bool:
-        now_s = time.monotonic()
-        if now_s < self._due_s[what]:
+    def _is_due(self, what: str, every_ms: int) -> bool:
+        now_ms = self._clock()
+        # A clock that is set back must not silence anything.
+        if abs(now_ms - self._last_ms[what]) < every_ms:
             return False
-        self._due_s[what] = now_s + every_s
+        self._last_ms[what] = now_ms
         return True
 
     def _save(self) -> None:
