@@ -114,7 +114,8 @@ def _decisions(span: DriftSpan, axis: _Axis) -> list[str]:
 
 
 def _line(span: DriftSpan, axis: _Axis, lane: str) -> str:
-    points, path = [], []
+    points: list[tuple[float, float]] = []
+    path: list[str] = []
     for interval in span.intervals:
         value = interval.share(lane)
         if value is None:
