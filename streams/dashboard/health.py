@@ -53,7 +53,8 @@ def judge(standing: Standing, limits: Limits | None = None) -> Health:
         return Health("stale", f"Figures are old or missing: {stale[0]}.", reasons)
     if drift:
         told = drift[0] if len(drift) == 1 else f"{len(drift)} episodes, the newest: {drift[0]}"
-        return Health("drift going on", _sentence(told), reasons)
+        # Not capitalised: it begins with the name of a signal.
+        return Health("drift going on", f"{told}.", reasons)
     if behind:
         return Health("learning behind", _sentence(behind[0]), reasons)
     return Health("healthy", _sentence(_well(standing)), reasons)

@@ -116,7 +116,7 @@ class Releases(Struct, frozen=True, kw_only=True):
     reported: bool
     stable_version: int
     trial_share: float
-    withdrawn: list[tuple[int, int]]
+    withdrawn: list[list[int]]
     decisions: list[Decision]
     outcomes: list[LaneOutcome]
 

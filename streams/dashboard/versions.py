@@ -105,7 +105,7 @@ class Decisions:
             reported=bool(self._newest),
             stable_version=self._state.stable_version,
             trial_share=self._state.trial_share,
-            withdrawn=list(self._state.withdrawn),
+            withdrawn=[[kept, last] for kept, last in self._state.withdrawn],
             decisions=list(reversed(self._newest)),
             outcomes=[
                 LaneOutcome(lane=lane, version=version, answered=answered, hits=hits, clicks=clicks)

@@ -1,7 +1,7 @@
 // Episodes of drift with their causes, and how each watched signal stands, then and now.
 
 import { fill, make } from "./dom.js";
-import { ago, count, several, short, share } from "./format.js";
+import { ago, count, several, short, share, when } from "./format.js";
 import { histogram } from "./small-charts.js";
 
 const SHOWN = 6;
@@ -26,10 +26,10 @@ export class DriftPanel {
       return;
     }
     const body = make("tbody");
-    const heads = ["Signal", "State", "Usual", "Now", "Values then and now"].map((name, place) => make("th", { scope: "col", class: place > 1 && place < 4 ? "n" : "" }, name));
+    const heads = ["Signal", "Usual, now", "Values then, now"].map((name, place) => make("th", { scope: "col", class: place ? "n" : "" }, name));
     fill(body, state.signals.map((one) => signal(one, state.clockMs())));
     const table = make("table", { class: "plain" }, make("thead", {}, make("tr", {}, ...heads)), body);
-    host.replaceChildren(make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Watched signals" }, table));
+    host.replaceChildren(make("div", { class: "scroll signals", tabindex: "0", role: "region", "aria-label": "Watched signals" }, table));
   }
 }
 
@@ -68,12 +68,11 @@ function signal(one, clockMs) {
   const now = one.histogram_now ?? [];
   const bars = then.length || now.length ? histogram({ then, now }, `${one.signal}: ${described(then, now, one.edges ?? [])}`) : "not reported";
   const old = clockMs - one.reported_ms > SIGNAL_OLD_MS;
-  const note = old ? `told ${ago(clockMs - one.reported_ms)}` : one.state === "drifting" && one.since_ms ? `since ${ago(Math.max(0, clockMs - one.since_ms))}` : "";
+  const note = old ? `told ${ago(clockMs - one.reported_ms)}` : one.state === "drifting" && one.since_ms ? `since ${when(one.since_ms, clockMs)}` : "";
+  const tag = make("em", { class: `tag signal-${one.state}` }, STATES[one.state] ?? one.state);
   return [
-    { text: make("span", { title: one.detector }, one.signal), header: true },
-    { text: make("span", {}, make("em", { class: `tag signal-${one.state}` }, STATES[one.state] ?? one.state), note ? make("small", {}, ` ${note}`) : "") },
-    { text: short(one.baseline), class: "n" },
-    { text: short(one.level), class: "n" },
+    { text: make("span", { title: one.detector }, one.signal, make("small", {}, tag, note ? ` ${note}` : "")), header: true },
+    { text: `${short(one.baseline)} → ${short(one.level)}`, class: "n" },
     { text: bars, class: "hist" },
   ];
 }

@@ -15,8 +15,8 @@ export function showHealth(now, old) {
   const sentence = old || now?.sentence || "The first figures are on their way.";
   say(find("health-sentence"), sentence);
   const reasons = old ? [] : (now?.reasons ?? []);
-  // The sentence tells a single reason already.
-  const shown = reasons.length === 1 && sentence.toLowerCase().includes(reasons[0].toLowerCase()) ? [] : reasons;
+  // The sentence tells one of them already.
+  const shown = reasons.filter((reason) => !sentence.toLowerCase().includes(reason.toLowerCase()));
   const list = find("health-reasons");
   if (list.dataset.shown !== JSON.stringify(shown)) {
     list.dataset.shown = JSON.stringify(shown);
