@@ -65,7 +65,7 @@ def batch_of(columns: Columns, signals: NDArray[np.float64], begin: int, end: in
         {name: signals[begin:end, place] for place, name in enumerate(EVENT_SIGNALS)},
         {"kind": kinds, "category": names},
         {"category": names},
-        [f"item-{number}" for number in columns.item[begin:end].tolist()],
+        [f"{last}>{item}" for last, item in zip(columns.last[begin:end].tolist(), columns.item[begin:end].tolist(), strict=True)],
     )
 
 

@@ -41,12 +41,13 @@ class Plan:
 class Columns:
     """A stream step by step, arrays of (steps,). Items, categories, shoppers are numbers; prices are those of single items.
 
-    `event` is the number of the event that a step belongs to: an order with three lines makes three steps.
+    `last` is the shopper's item before, -1 where there is none. `event` is the number of the event that a step belongs to: an order with three lines makes three steps.
     """
 
     times_ms: NDArray[np.int64]
     event: NDArray[np.int64]
     item: NDArray[np.int64]
+    last: NDArray[np.int64]
     category: NDArray[np.int64]
     kind: NDArray[np.int64]
     shopper: NDArray[np.int64]
@@ -98,8 +99,18 @@ def planted_stream(
     times, event_of, item_of, category_numbers, kind, shopper_of, price = (np.array(column) for column in zip(*rows, strict=True))
     weekend = (times // DAY_MS + 3) % 7 >= 5
     price = price * np.exp(WEEKEND_PRICE * weekend)
-    columns = Columns(times, event_of, item_of, category_numbers, kind, shopper_of, price, tuple(numbers["category"]))
+    columns = Columns(
+        times, event_of, item_of, _items_before(shopper_of, item_of), category_numbers, kind, shopper_of, price, tuple(numbers["category"])
+    )
     return _shifted(columns, plan) if plan.kind == "feature_shift" and plan.feature == "price" else columns
+
+
+def _items_before(shoppers: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.int64]:
+    order = np.argsort(shoppers, kind="stable")
+    before = np.empty_like(items)
+    before[order[1:]] = np.where(shoppers[order[1:]] == shoppers[order[:-1]], items[order[:-1]], -1)
+    before[order[0]] = -1
+    return before
 
 
 def _number(known: dict[str, int], name: str) -> int:

@@ -8,7 +8,7 @@ import msgspec
 
 from headrace.online_model.watching.configuration import Configuration, ReactionName, Severity, Watch
 from headrace.online_model.watching.explaining import SegmentLevels
-from headrace.online_model.watching.fingerprints import ItemProfile, KnownDrifts
+from headrace.online_model.watching.fingerprints import KnownDrifts, StepProfile
 from headrace.online_model.watching.plane import Finding, Moved, Plane
 from headrace.schemas import DriftAlert
 from headrace.schemas.drift_alerts import AlertState, DriftCause, DriftKind, DriftReaction
@@ -64,7 +64,7 @@ class _Moving:
 
 @dataclass
 class _Episode:
-    """An episode under way. Blocks are those of the plane that began it; `since_item` counts the blocks of the items' profile."""
+    """An episode under way. Blocks are those of the plane that began it; `since_step` counts the blocks of the steps' profile."""
 
     episode_id: str
     plane: str
@@ -75,7 +75,7 @@ class _Episode:
     last_found: int
     last_told: int
     last_checked: int
-    since_item: int
+    since_step: int
     moving: dict[str, _Moving] = field(default_factory=dict)
     known: str | None = None
 
@@ -87,11 +87,11 @@ class Episodes:
     found soon after its end opens it again.
     """
 
-    def __init__(self, configuration: Configuration, planes: Mapping[str, Plane], levels: SegmentLevels, items: ItemProfile) -> None:
+    def __init__(self, configuration: Configuration, planes: Mapping[str, Plane], levels: SegmentLevels, steps: StepProfile) -> None:
         self._configuration = configuration
         self._planes = planes
         self._levels = levels
-        self._items = items
+        self._steps = steps
         self._known = KnownDrifts()
         self._current: _Episode | None = None
         self._last: tuple[_Episode, int] | None = None
@@ -155,7 +155,7 @@ class Episodes:
             now,
             now,
             now,
-            self._items.blocks - window,
+            self._steps.blocks - window,
         )
         self._take_in(self._current, name, plane, [*finding.found, *finding.beside])
         plane.begin_anew(window)
@@ -193,9 +193,9 @@ class Episodes:
     def _check(self, episode: _Episode, plane: Plane, time_ms: int) -> list[EpisodeChange]:
         now, size = plane.tests.blocks, plane.block
         if episode.known is None:
-            change = self._items.change(episode.since_item)
-            if change is not None:
-                episode.known = self._known.like(change)
+            profiles = self._steps.around(episode.since_step)
+            if profiles is not None:
+                episode.known = self._known.like(*profiles, besides=episode.episode_id)
                 if episode.known is not None:
                     episode.last_told = now
                     return [self._change(episode, plane, "ongoing", time_ms)]
@@ -219,9 +219,9 @@ class Episodes:
         return True
 
     def _end(self, episode: _Episode, plane: Plane, settled: int, time_ms: int) -> EpisodeChange:
-        change = self._items.change(episode.since_item)
-        if change is not None:
-            self._known.learn(episode.episode_id, change)
+        profiles = self._steps.around(episode.since_step)
+        if profiles is not None:
+            self._known.learn(episode.episode_id, profiles[1])
         told = self._change(episode, plane, "resolved", time_ms)
         for name, other in self._planes.items():
             columns = [each.column for each in episode.moving.values() if each.plane == name]

@@ -21,6 +21,7 @@ KEPT = int(_LENGTHS[-1] + _REFERENCES[-1] + 1)
 _PRIOR_WINDOWS = 40.0
 _MEMORY_WINDOWS = 100.0
 _MEMORY_BLOCKS = 2000.0
+_NOISE_BLOCKS = 400.0
 _GROWTH = 1.05
 _CLIP, _CLIPPED_MEAN = 4.0, 0.9205
 # A young model's loss falls, and a young shop's histories grow: what is learned before these blocks hardly counts behind them.
@@ -28,6 +29,7 @@ _BEGINNINGS = (128, 256, 512, 1024)
 _KEPT_OF_BEGINNING = 0.1
 _FLOOR = 0.7
 _FARTHEST = 6.0
+_CALM, _WEIGHT_IF_MOVING = 3.5, 0.1
 _KNOWN = 0.5
 
 
@@ -40,10 +42,11 @@ class LevelTests:
         self.epoch = 0
         self.sums = np.zeros((KEPT, columns))
         self.regressors = np.zeros((KEPT, width))
-        self.variances = np.zeros((len(WINDOWS), columns))
+        self.variances = np.zeros(columns)
+        self.ratios = np.ones((len(WINDOWS), columns))
         self.learned = np.zeros(len(WINDOWS))
-        # The mean third power of a block's distance from those before it.
-        self.cubes = np.zeros(columns)
+        # The mean third power of a block's distance from those before it, in units of the noise.
+        self.skewness = np.zeros(columns)
 
     def add(self, residuals: Floats, regressors: Floats) -> None:
         """Take in a block: the residual of each column, (columns,), and the instant's regressors, (width,)."""
@@ -69,11 +72,11 @@ class LevelTests:
         there = np.minimum(_REFERENCES, self.blocks - _LENGTHS - self.epoch)
         return np.where(there >= np.maximum(2 * _LENGTHS, LEAST_REFERENCE), there, 0)
 
-    def differences(self, uncertainty: Callable[[Floats], Floats], *, learn: bool) -> tuple[Floats, Floats]:
+    def differences(self, uncertainty: Callable[[Floats], Floats]) -> tuple[Floats, Floats]:
         """Return how far each window's mean lies above its reference's, and the variance of that, both (windows, columns).
 
         The first is NaN for windows without a reference. `uncertainty` gives the variance that is due to seasons, in units of a
-        block's noise, for differences of regressors, (windows, width). With `learn` the noise is learned from these differences too.
+        block's noise, for differences of regressors, (windows, width).
         """
         references = self.references()
         usable = references > 0
@@ -87,10 +90,9 @@ class LevelTests:
         moved -= (self.regressors[middle] - self.regressors[begin]) / size[:, None]
         unknown = uncertainty(moved)
         weights = 1.0 / _LENGTHS + 1.0 / size
-        if learn:
-            self._learn(differences, weights, usable & (unknown < _KNOWN * weights))
+        self._weights, self._usable = weights, usable & (unknown < _KNOWN * weights)
         variances, _ = self.noise()
-        return np.where(usable[:, None], differences, np.nan), variances * weights[:, None] + variances[:1] * unknown[:, None]
+        return np.where(usable[:, None], differences, np.nan), variances * weights[:, None] + self.variances * unknown[:, None]
 
     def deviates(self, differences: Floats, spread: Floats, before: Floats, shares: NDArray[np.bool_]) -> Floats:
         """Return the differences as standard normal deviates, (windows, columns), for `spread` the variance of each.
@@ -115,41 +117,48 @@ class LevelTests:
     def noise(self) -> tuple[Floats, Floats]:
         """Return the variance of a block as each window shows it, (windows, columns), and the degrees of freedom behind it, (windows,).
 
-        Longer windows have been seen more seldom; they rest on the shorter ones.
+        The noise of single blocks is that of lately; how much larger the longer windows' is, was learned over long. They have been seen
+        more seldom, and rest on the shorter ones.
         """
-        variances = self.variances.copy()
+        ratios = self.ratios.copy()
         seen = self.learned / _LENGTHS
         for place in range(1, len(WINDOWS)):
-            prior = _GROWTH * variances[place - 1]
-            variances[place] = (seen[place] * variances[place] + _PRIOR_WINDOWS * prior) / (seen[place] + _PRIOR_WINDOWS)
-            np.maximum(variances[place], _FLOOR * variances[0], out=variances[place])
-        return variances, np.minimum(seen, np.maximum(_MEMORY_WINDOWS, _MEMORY_BLOCKS / _LENGTHS)) + _PRIOR_WINDOWS
+            prior = _GROWTH * ratios[place - 1]
+            ratios[place] = (seen[place] * ratios[place] + _PRIOR_WINDOWS * prior) / (seen[place] + _PRIOR_WINDOWS)
+            np.maximum(ratios[place], _FLOOR, out=ratios[place])
+        freedom = np.minimum(seen, np.maximum(_MEMORY_WINDOWS, _MEMORY_BLOCKS / _LENGTHS)) + _PRIOR_WINDOWS
+        return ratios * self.variances, np.minimum(freedom, _NOISE_BLOCKS)
 
     def _skewness(self) -> Floats:
         """Return the skewness of each window's mean, (windows, columns), from that of single blocks."""
         variances, _ = self.noise()
         with np.errstate(divide="ignore", invalid="ignore"):
-            of_blocks = np.where(variances[0] > 0, self.cubes / variances[0] ** 1.5, 0.0)
             alike = np.sqrt(np.where(variances[0] > 0, variances / variances[0], 1.0))
-        skewness: Floats = of_blocks * alike / np.sqrt(_LENGTHS)[:, None]
+        skewness: Floats = self.skewness * alike / np.sqrt(_LENGTHS)[:, None]
         return skewness
 
-    def _learn(self, differences: Floats, weights: Floats, usable: NDArray[np.bool_]) -> None:
-        squares = differences**2 / weights[:, None]
+    def learn(self, differences: Floats, scores: Floats) -> None:
+        """Learn the noise from differences of a block and their deviates, both (windows, columns) as they were just returned."""
+        usable = self._usable
+        squares = differences**2 / self._weights[:, None]
         current, _ = self.noise()
         if self.learned[0] >= LEAST_REFERENCE:
             # Huber's proposal 2: what is beyond two deviations counts no more, or a drift would soon look like noise.
             squares = np.minimum(squares, _CLIP * current) / _CLIPPED_MEAN
-        if usable[0]:
-            limit = _FARTHEST * np.sqrt(current[0])
-            near = np.clip(differences[0], -limit, limit)
-            self.cubes += (near**3 - self.cubes) / min(self.learned[0] + 1.0, _MEMORY_BLOCKS)
         if self.blocks in _BEGINNINGS:
             self.learned[1:] *= _KEPT_OF_BEGINNING
-        for place in np.flatnonzero(usable):
-            self.learned[place] += 1
-            rate = 1.0 / min(self.learned[place], max(_MEMORY_WINDOWS * WINDOWS[place], _MEMORY_BLOCKS))
-            self.variances[place] += rate * (squares[place] - self.variances[place])
+        self.learned += usable
+        if usable[0]:
+            self.variances += (squares[0] - self.variances) / min(self.learned[0], _NOISE_BLOCKS)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                near = np.clip(np.where(current[0] > 0, differences[0] / np.sqrt(current[0]), 0.0), -_FARTHEST, _FARTHEST)
+            self.skewness += (near**3 - self.skewness) / min(self.learned[0] + 1.0, _MEMORY_BLOCKS)
+        # What moves clearly is likely no noise; it counts a little, since noise that was underrated looks the same.
+        with np.errstate(invalid="ignore"):
+            calm = np.where((np.abs(scores[1:]) > _CALM).any(axis=0), _WEIGHT_IF_MOVING, 1.0)
+        for place in np.flatnonzero(usable[1:]) + 1:
+            rate = calm * 1.0 / min(self.learned[place], max(_MEMORY_WINDOWS * WINDOWS[place], _MEMORY_BLOCKS))
+            self.ratios[place] += rate * (squares[place] / np.maximum(self.variances, 1e-300) - self.ratios[place])
 
 
 def _unskewed(scores: Floats, skewness: Floats) -> Floats:

@@ -25,6 +25,8 @@ REFIT_EVERY = 16
 CAUSE_SCORE = 3.0
 _ALWAYS, _NEVER = 1 << 60, -(1 << 60)
 _SHOWN = 16
+# Only windows of 16 blocks and more: a young model's loss falls all the time.
+_LASTING = 2
 _OF_ERRORS = ("ddm", "eddm")
 
 
@@ -185,7 +187,7 @@ class Plane:
     def _arrays(self) -> list[tuple[object, str]]:
         return [
             *((self.seasons, name) for name in ("information", "moments", "weights", "covariance")),
-            *((self.tests, name) for name in ("sums", "regressors", "variances", "learned", "cubes")),
+            *((self.tests, name) for name in ("sums", "regressors", "variances", "ratios", "learned", "skewness")),
             *((self, name) for name in ("deviations", "means", "seen", "frozen")),
         ]
 
@@ -206,11 +208,12 @@ class Plane:
         del self._times[: -(LEARNED_LATER * 4)]
         self.tests.add(residuals, row)
         self._learn_later(block, row, usual, there)
-        learning = not self.frozen.any()
-        differences, spread = self.tests.differences(self.seasons.uncertainty, learn=learning)
+        differences, spread = self.tests.differences(self.seasons.uncertainty)
         newest = np.array([self.tests.mean(self.tests.blocks - length, self.tests.blocks) for length in WINDOWS])
         before = self.seasons.expected(row) + newest - differences
         scores = self.tests.deviates(differences, spread, before, self._shares)
+        if not self.frozen.any():
+            self.tests.learn(differences, scores)
         self._listen(residuals, block)
         return self._judge(block, differences[TESTED], scores[TESTED], row)
 
@@ -228,7 +231,7 @@ class Plane:
         """Let the detectors hear the block, in units of a block's noise."""
         if not self._detectors:
             return
-        noise = np.sqrt(np.maximum(self.tests.variances[0], 1e-24))
+        noise = np.sqrt(np.maximum(self.tests.variances, 1e-24))
         values = residuals / noise
         time_ms = int(block.time_ms)
         for place, detector in self._detectors.items():
@@ -243,9 +246,13 @@ class Plane:
         signed = np.where(self._signs > 0, tested, np.where(self._signs < 0, -tested, np.abs(tested)))
         effects = np.abs(differences[:, self._tested]) / np.maximum(self.deviations[self._tested], 1e-12)
         warm = self.seen[self._tested] >= self._warm
+        # A few visits make a name's share in few blocks; a mean of so few is far from normal.
+        signed[:_LASTING, self._tested >= len(self.columns.numbers)] = 0.0
         with np.errstate(invalid="ignore"):
             beyond = (signed > self._limits) & (effects >= self._least) & warm & (self.tests.blocks - self._heard <= WINDOWS[-1])
+            fallen = (signed < -self._limits) & warm & (self._signs != 0)
         if not beyond.any():
+            self._follow_quietly(fallen, differences)
             return None
         # The window that speaks most clearly of all that is beyond its limit, as a multiple of the limit.
         clear = np.where(beyond, signed / self._limits, 0.0)
@@ -261,6 +268,17 @@ class Plane:
             int(block.time_ms),
             self.observations,
         )
+
+    def _follow_quietly(self, fallen: NDArray[np.bool_], differences: Floats) -> None:
+        """Let a level that moved the way that nobody minds be the new one, so that what comes after is held against it."""
+        if self.frozen.any() or not fallen[_LASTING:].any():
+            return
+        place = int(np.flatnonzero(fallen.any(axis=1))[-1])
+        shift = np.zeros(self.columns.count)
+        columns = self._tested[fallen[place]]
+        shift[columns] = differences[place, columns]
+        self.seasons.move_level(shift)
+        self.begin_anew(WINDOWS[1:][place])
 
     def _moved(self, tested: int, place: int, differences: Floats, scores: Floats, block: Block, row: Floats) -> Moved:
         column = int(self._tested[tested])
@@ -305,7 +323,8 @@ class Plane:
         limits: list[float] = []
         for watch in self.watches:
             own = list(self.columns.of(self._roots.get(watch.signal, watch.signal)))
-            p_value = budget.of_test(watch.share, len(own), WINDOWS[1:])
+            windows = WINDOWS[1 + _LASTING :] if watch.signal in self.columns.mixes else WINDOWS[1:]
+            p_value = budget.of_test(watch.share, len(own), windows)
             limit = deviate(p_value if watch.direction != "both" else p_value / 2)
             tested += own
             watch_of += [watch] * len(own)

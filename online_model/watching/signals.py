@@ -30,14 +30,15 @@ class Batch:
 
     `times_ms` are event times, (n,). `values` are numbers by signal, (n,) each, NaN where the event has none. `mixes` are names by
     signal, "" where there is none: what is watched of those is each name's share. `segments` are names too, by which watches are
-    narrowed and findings explained, such as category, surface or country. `items` tell which drift it is when one comes again.
+    narrowed and findings explained, such as category, surface or country. `steps` name the way from item to item, by which a drift that
+    comes again is known.
     """
 
     times_ms: Times
     values: Mapping[str, Values] = field(default_factory=dict)
     mixes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     segments: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    items: Sequence[str] = ()
+    steps: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.times_ms)
@@ -100,7 +101,7 @@ class EventSignals:
             )
         )
         self._kinds.append(entry.kind)
-        self._items.append(entry.item_id)
+        self._steps.append(f"{history[-1].item_id}>{entry.item_id}" if history else "")
         self._categories.append(entry.category or "")
         if segment:
             for key, name in segment.items():
@@ -118,7 +119,7 @@ class EventSignals:
             {name: table[:, column] for column, name in enumerate(EVENT_SIGNALS)},
             {"kind": self._kinds, "category": self._categories},
             {"category": self._categories, "kind": self._kinds, **others},
-            self._items,
+            self._steps,
         )
         self._reset()
         return batch
@@ -135,7 +136,7 @@ class EventSignals:
         self._times: list[int] = []
         self._rows: list[tuple[float, ...]] = []
         self._kinds: list[str] = []
-        self._items: list[str] = []
+        self._steps: list[str] = []
         self._categories: list[str] = []
         self._others: dict[str, list[str]] = {}
 

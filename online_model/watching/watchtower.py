@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.online_model.watching.budget import Budget
 from headrace.online_model.watching.configuration import Configuration, Watch, load_configuration
 from headrace.online_model.watching.episodes import EpisodeChange, Episodes
 from headrace.online_model.watching.explaining import SegmentLevels
-from headrace.online_model.watching.fingerprints import ItemProfile
+from headrace.online_model.watching.fingerprints import StepProfile
 from headrace.online_model.watching.histograms import Histogram
 from headrace.online_model.watching.plane import Plane
-from headrace.online_model.watching.signals import EVENT_MIXES, EVENT_SIGNALS, LIST_SIGNALS, Batch, Observation
+from headrace.online_model.watching.signals import EVENT_MIXES, EVENT_SIGNALS, LASTING_LOSS, LIST_SIGNALS, Batch, Observation
 
 SERVICE_BLOCK = 8
+SURPRISING = 0.5
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class Watchtower:
             self._planes[name] = Plane(watches, EVENT_MIXES, block, budget)
         self._histograms = {watch.name: Histogram() for watch in self.configuration.watches if watch.signal not in EVENT_MIXES}
         self._levels = SegmentLevels(self.configuration.explain_by)
-        self._items = ItemProfile(self.configuration.block)
-        self._episodes = Episodes(self.configuration, self._planes, self._levels, self._items)
+        self._steps = StepProfile(self.configuration.block)
+        self._episodes = Episodes(self.configuration, self._planes, self._levels, self._steps)
 
     def observe(self, batch: Batch) -> list[EpisodeChange]:
         """Take in the values of events, in the order in which they came; return what has changed."""
@@ -64,8 +66,8 @@ class Watchtower:
             return []
         changes: list[EpisodeChange] = []
         self._levels.add(batch)
-        if len(batch.items):
-            self._items.add(batch.items)
+        if len(batch.steps):
+            self._steps.add(batch.steps, self._surprising(batch))
         for name, plane in self._planes.items():
             own = _part(batch, plane.watches)
             if own is None:
@@ -76,6 +78,16 @@ class Watchtower:
             findings = plane.add(own)
             changes += self._episodes.follow(name, findings, int(own.times_ms[-1]))
         return changes
+
+    def _surprising(self, batch: Batch) -> NDArray[np.bool_]:
+        """Return which events' lasting loss is more than a deviation above what it is on average; all where none is told."""
+        plane = self._planes.get("events")
+        if plane is None or LASTING_LOSS not in batch.values or LASTING_LOSS not in plane.columns.numbers:
+            return np.ones(len(batch), np.bool_)
+        column = plane.columns.of(LASTING_LOSS)[0]
+        with np.errstate(invalid="ignore"):
+            surprising: NDArray[np.bool_] = batch.values[LASTING_LOSS] > plane.means[column] + SURPRISING * plane.deviations[column]
+        return surprising
 
     def observe_one(self, observation: Observation) -> list[EpisodeChange]:
         """Take in one value of a service's signal; return what has changed."""
@@ -118,7 +130,7 @@ class Watchtower:
         return {
             "planes": {name: plane.saved() for name, plane in self._planes.items() if plane.observations},
             "histograms": {name: histogram.saved() for name, histogram in self._histograms.items()},
-            "items": self._items.saved(),
+            "steps": self._steps.saved(),
             "episodes": self._episodes.saved(),
         }
 
@@ -130,7 +142,7 @@ class Watchtower:
             self._planes[name].restore(plane)
         for name, histogram in saved["histograms"].items():
             self._histograms[name].restore(histogram)
-        self._items.restore(saved["items"])
+        self._steps.restore(saved["steps"])
         self._episodes.restore(saved["episodes"])
 
 
