@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from statistics import mean, median
 
 import torch
 
@@ -18,7 +19,8 @@ MOVED = 0.02
 def measure_delta(items: int = ITEMS, touched: int = TOUCHED, deltas: int = DELTAS) -> dict[str, float]:
     """Return `delta_share`, a delta's bytes by its snapshot's, and `delta_apply_ms`, the mean time of `ModelCopy.apply` on the CPU.
 
-    The time holds every check of hashes, shapes and numbers; the copies do what a learner and a scorer do with theirs.
+    The time holds every check of hashes, shapes and numbers; the copies do what a learner and a scorer do with theirs. Beside it stand
+    its median and the mean processor time (`delta_apply_p50_ms`, `delta_apply_cpu_ms`), which tell whether the machine was busy.
     """
     torch.manual_seed(1)
     author, live, follower = ModelCopy(), ModelCopy(), ModelCopy()
@@ -29,7 +31,7 @@ def measure_delta(items: int = ITEMS, touched: int = TOUCHED, deltas: int = DELT
     name = chained_sha256(NO_WEIGHTS, hashlib.sha256(whole).hexdigest())
     live.version, live.sha256 = 1, name
     follower.apply(_manifest("snapshot", whole, (0, NO_WEIGHTS), 1, name), whole)
-    sizes, seconds = [], []
+    sizes, seconds, busy_s = [], [], []
     for version in range(2, 2 + deltas):
         rows = torch.randperm(items)[:touched].sort().values + 1
         _move(author, rows)
@@ -38,13 +40,19 @@ def measure_delta(items: int = ITEMS, touched: int = TOUCHED, deltas: int = DELT
         name = chained_sha256(base[1], hashlib.sha256(payload).hexdigest())
         update = _manifest("delta", payload, base, version, name)
         live.take_own(payload, [], version, name)
-        started_s = time.perf_counter()
+        started_s, began_s = time.perf_counter(), time.thread_time()
         follower.apply(update, payload)
         seconds.append(time.perf_counter() - started_s)
+        busy_s.append(time.thread_time() - began_s)
         sizes.append(len(payload))
     if not torch.equal(follower.model.items.weight[: items + 1], live.model.items.weight[: items + 1]):
         raise RuntimeError("the follower's item table is not the author's; the figures say nothing")
-    return {"delta_share": sum(sizes) / len(sizes) / len(whole), "delta_apply_ms": 1000 * sum(seconds) / len(seconds)}
+    return {
+        "delta_share": mean(sizes) / len(whole),
+        "delta_apply_ms": 1000 * mean(seconds),
+        "delta_apply_p50_ms": 1000 * median(seconds),
+        "delta_apply_cpu_ms": 1000 * mean(busy_s),
+    }
 
 
 @torch.no_grad()
