@@ -69,6 +69,12 @@ class Lanes:
         """Whether the stable lane holds the version that the newest decision names."""
         return self.state.newest is None or (not self._fork_due and self.stable.sha256 == self.state.stable_sha256)
 
+    @property
+    def sequence(self) -> int:
+        """The number of the decision by which lists are made now; 0 before the first, and until its stable weights are there."""
+        newest = self.state.newest
+        return newest.sequence if newest is not None and self.is_settled else 0
+
     def scorer_of(self, shopper: str | None) -> tuple[Lane, Scorer]:
         """Return the lane of a shopper, and whose weights answer there.
 

@@ -12,7 +12,10 @@ LISTS_KEPT = 50_000
 
 @dataclass(frozen=True)
 class MadeList:
-    """A list as it is remembered: what made it, after how many of the shopper's steps, and its items, the best first."""
+    """A list as it is remembered: what made it, after how many of the shopper's steps, and its items, the best first.
+
+    `sequence` is that of the decision by which it was made.
+    """
 
     recommendation_id: str
     version: int
@@ -20,6 +23,15 @@ class MadeList:
     steps: int
     last_item: str
     items: tuple[str, ...]
+    sequence: int = 0
+
+    @property
+    def maker(self) -> "Maker":
+        """What made it, as outcomes are counted by."""
+        return self.version, self.lane, self.sequence
+
+
+Maker = tuple[int, Lane, int]
 
 
 @dataclass
@@ -36,8 +48,8 @@ class ListOutcomes:
     def __init__(self, kept: int = LISTS_KEPT) -> None:
         self._kept = kept
         self._lists: OrderedDict[str, MadeList] = OrderedDict()
-        self._makers: OrderedDict[str, tuple[int, Lane]] = OrderedDict()
-        self._counts: dict[tuple[int, Lane], _Count] = {}
+        self._makers: OrderedDict[str, Maker] = OrderedDict()
+        self._counts: dict[Maker, _Count] = {}
         self._lock = threading.Lock()
 
     def remember(self, shopper: str, made: MadeList) -> None:
@@ -47,12 +59,12 @@ class ListOutcomes:
             self._lists[shopper] = made
             if len(self._lists) > self._kept:
                 self._lists.popitem(last=False)
-        self.made(made.recommendation_id, made.version, made.lane)
+        self.made(made.recommendation_id, made.maker)
 
-    def made(self, recommendation_id: str, version: int, lane: Lane) -> None:
+    def made(self, recommendation_id: str, maker: Maker) -> None:
         """Remember only who made a list, for the events that name it."""
         with self._lock:
-            self._makers[recommendation_id] = (version, lane)
+            self._makers[recommendation_id] = maker
             if len(self._makers) > self._kept:
                 self._makers.popitem(last=False)
 
@@ -70,7 +82,7 @@ class ListOutcomes:
             if step is None:
                 # So much has happened since that the first step is not in the row any more.
                 return
-            count = self._counts.setdefault((made.version, made.lane), _Count())
+            count = self._counts.setdefault(made.maker, _Count())
             count.answered += 1
             if step in made.items:
                 count.hits += 1
@@ -96,6 +108,7 @@ class ListOutcomes:
                 hits=count.hits,
                 reciprocal_ranks=round(count.reciprocal_ranks, 4),
                 clicks=count.clicks,
+                sequence=sequence,
             )
-            for (version, lane), count in sorted(counts.items())
+            for (version, lane, sequence), count in sorted(counts.items())
         ]

@@ -9,7 +9,8 @@ Ramdas, McAuliffe and Sekhon, "Time-uniform, nonparametric, nonasymptotic confid
 here Johari, Koomen, Pekelis and Walsh, "Always valid inference", 2022). The variance of a share is reckoned with one hit and one
 miss more than were seen, and nothing is concluded before either lane has `fewest` lists.
 
-Evidence begins anew at each decision. So that a model that has turned bad late is not shielded by how good it was before, a further
+Evidence begins anew at each decision, and counts lists that were made by it alone: lists of before have waited longer for their shoppers,
+who come back for something else. So that a model that has turned bad late is not shielded by how good it was before, a further
 test begins each `restart_ms`; the k-th of a period is allowed 6/(pi k)^2 of half of alpha (their sum is alpha, by the union bound).
 Of what each is allowed, three quarters go to hits and one to clicks (events that name a list), which are counted per list that met a
 next step and whose variance is reckoned as that of a Poisson count, one more than was seen.
@@ -36,8 +37,8 @@ class ReleaseRules:
 
     `alpha` is the chance, between two decisions, that a trial lane that is not worse is rolled back all the same. A version is promoted
     at most each `promote_every_ms`, once it has been on trial for `soak_ms`, lists by it or by those after it have met `lists` next
-    steps, and it is not behind by more than `doubt` standard errors. The trial lane gets `trial_share` of the shoppers, and after a
-    rollback `probation_share` until the next promotion.
+    steps, and the trial lane is not behind by more than `doubt` standard errors lately, and half as many more since the last decision.
+    The trial lane gets `trial_share` of the shoppers, and after a rollback `probation_share` until the next promotion.
     """
 
     alpha: float = 1e-3
@@ -132,15 +133,15 @@ class ReleasePolicy:
         self._decided_ms = 0
         self._tests: deque[tuple[float, LanePair]] = deque()
         self._begun = 0
-        # For each version that may be promoted, what was counted since it came.
-        self._candidates: dict[int, LanePair] = {}
+        # For each version that may be promoted, when it came, and how many lists by it and later ones have met a next step.
+        self._candidates: dict[int, tuple[int, int]] = {}
 
     def saw_update(self, update: ModelUpdate) -> None:
         """Take in a manifest. Only versions that were published whole can be promoted, so that they can always be loaded again."""
         self.newest_version = max(self.newest_version, update.version)
         self._chain.add(update)
         if update.kind == "snapshot" and update.version > self.state.stable_version:
-            self._candidates.setdefault(update.version, LanePair(update.created_ms))
+            self._candidates.setdefault(update.version, (update.created_ms, 0))
 
     def saw_decision(self, state: ReleaseState) -> None:
         """Take in that a decision counts; evidence begins anew."""
@@ -150,25 +151,31 @@ class ReleasePolicy:
         self._tests.clear()
         self._begun = 0
         self._candidates = {
-            version: pair for version, pair in self._candidates.items() if version > state.stable_version and self._stands(version)
+            version: (since_ms, 0)
+            for version, (since_ms, _) in self._candidates.items()
+            if version > state.stable_version and self._stands(version)
         }
 
     def saw_outcomes(self, outcomes: ReleaseOutcomes) -> None:
         """Count outcomes: stable lists by the stable version, and trial lists by versions that stand and are newer."""
-        if self.state.newest is None or outcomes.started_ms < self._decided_ms:
+        if self.state.newest is None:
             return
-        self._begin_test(outcomes.started_ms)
-        for seen in outcomes.versions:
-            if seen.version == self.state.stable_version:
-                if seen.lane == "stable":
-                    for pair in (*(pair for _, pair in self._tests), *self._candidates.values()):
-                        pair.stable.add(seen)
-            elif seen.version > self.state.stable_version and self._stands(seen.version):
+        counted = [seen for seen in outcomes.versions if seen.sequence == self.state.newest.sequence]
+        if counted:
+            self._begin_test(outcomes.started_ms)
+        for seen in counted:
+            if seen.version == self.state.stable_version and seen.lane == "stable":
                 for _, pair in self._tests:
-                    pair.trial.add(seen)
-                for version, pair in self._candidates.items():
-                    if seen.version >= version:
-                        pair.trial.add(seen)
+                    pair.stable.add(seen)
+            elif seen.version > self.state.stable_version and self._stands(seen.version):
+                self._saw_trial(seen)
+
+    def _saw_trial(self, seen: VersionOutcome) -> None:
+        for _, pair in self._tests:
+            pair.trial.add(seen)
+        for version, (since_ms, answered) in self._candidates.items():
+            if seen.version >= version:
+                self._candidates[version] = since_ms, answered + seen.answered
 
     def decide(self, now_ms: int) -> Decision | None:
         """Return what to decide now; None where everything may stay as it is, or nothing but the stable version may answer."""
@@ -217,20 +224,27 @@ class ReleasePolicy:
         )
 
     def _promotion(self, now_ms: int) -> Decision | None:
-        if now_ms - self._decided_ms < self.rules.promote_every_ms:
+        if now_ms - self._decided_ms < self.rules.promote_every_ms or self._is_in_doubt():
             return None
         for version in sorted(self._candidates, reverse=True):
-            pair = self._candidates[version]
-            soaked = now_ms - pair.since_ms >= self.rules.soak_ms
-            if soaked and pair.trial.answered >= self.rules.lists and pair.deficit <= self.rules.doubt * pair.standard_error:
-                sha256 = self._chain.whole.get(version)
-                if sha256 is not None and self._stands(version):
-                    reason = (
-                        f"lists by it and those after it were hit in {pair.trial.share:.1%} of {pair.trial.answered}, "
-                        f"stable ones in {pair.stable.share:.1%} of {pair.stable.answered}"
-                    )
-                    return Decision("promote", version, sha256, self.rules.trial_share, reason, 0, _figures(pair))
+            since_ms, answered = self._candidates[version]
+            sha256 = self._chain.whole.get(version)
+            soaked = now_ms - since_ms >= self.rules.soak_ms
+            if soaked and answered >= self.rules.lists and sha256 is not None and self._stands(version):
+                pair = self.comparison()
+                reason = (
+                    f"{answered} lists by it and those after it have met a next step; lists on trial were hit in {pair.trial.share:.1%} of "
+                    f"{pair.trial.answered}, stable ones in {pair.stable.share:.1%} of {pair.stable.answered}"
+                )
+                return Decision("promote", version, sha256, self.rules.trial_share, reason, 0, _figures(pair))
         return None
+
+    def _is_in_doubt(self) -> bool:
+        """Whether the trial lane is behind by more than chance would often have it lately, or seldom since the last decision."""
+        fewest = self.rules.fewest
+        judged = [pair for _, pair in self._tests if min(pair.stable.answered, pair.trial.answered) >= fewest]
+        allowed = ((judged[:1], 1.5 * self.rules.doubt), (judged[-1:], self.rules.doubt))
+        return any(pair.deficit > doubt * pair.standard_error for pairs, doubt in allowed for pair in pairs)
 
     def _begin_test(self, now_ms: int) -> None:
         if self._tests and now_ms - self._tests[-1][1].since_ms < self.rules.restart_ms:

@@ -33,9 +33,10 @@ def recommendations(parts: GatewayParts, shopper_id: str, k: int) -> Recommendat
     history = row.history[-STEPS_USED:] if row is not None else []
     if row is not None:
         metrics.FEATURE_AGE.observe(max(0, now_ms() - row.seen_ms) / 1000)
+    sequence = parts.live.lanes.sequence
     [ranked] = parts.live.rank([history], k, [shopper_id])
     name = secrets.token_hex(12)
-    parts.reports.outcomes.made(name, ranked.version, ranked.lane)
+    parts.reports.outcomes.made(name, (ranked.version, ranked.lane, sequence))
     return Recommendations(
         shopper_id=shopper_id,
         items=[

@@ -176,6 +176,7 @@ class Recommender:
 
     def _answer(self, answers: Sequence[tuple[UserRow, Message]]) -> None:
         started_s, started_ns = time.perf_counter(), time.time_ns()
+        sequence = self.live.lanes.sequence
         ranked = self.live.rank([row.history for row, _ in answers], LIST_LENGTH, [row.shopper_id for row, _ in answers])
         seconds = time.perf_counter() - started_s
         metrics.SCORING.observe(seconds)
@@ -194,7 +195,7 @@ class Recommender:
             )
             items = tuple(item.item_id for item in ranking.items)
             last = row.history[-1].item_id if row.history else ""
-            made = MadeList(message.recommendation_id, ranking.version, ranking.lane, row.steps, last, items)
+            made = MadeList(message.recommendation_id, ranking.version, ranking.lane, row.steps, last, items, sequence)
             self.reports.outcomes.remember(row.shopper_id, made)
             trace = header(record.headers(), "traceparent")
             about = {"headrace.recommendation_id": message.recommendation_id, "headrace.model_version": message.model_version}

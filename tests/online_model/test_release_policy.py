@@ -24,8 +24,8 @@ def update(version: int, base: int | None = None, created_ms: int = 0) -> ModelU
     )  # fmt: skip
 
 
-def outcomes(started_ms: int, *versions: tuple[int, Lane, int, int]) -> ReleaseOutcomes:
-    seen = [VersionOutcome(version=v, lane=lane, answered=n, hits=h, reciprocal_ranks=0.0) for v, lane, n, h in versions]
+def outcomes(started_ms: int, *versions: tuple[int, Lane, int, int], sequence: int = 1) -> ReleaseOutcomes:
+    seen = [VersionOutcome(version=v, lane=lane, answered=n, hits=h, reciprocal_ranks=0.0, sequence=sequence) for v, lane, n, h in versions]
     return ReleaseOutcomes(model="next-item", instance="test", started_ms=started_ms, ended_ms=started_ms + SECOND_MS, versions=seen)
 
 
@@ -65,9 +65,9 @@ def run(
     for second in seconds:
         hits = random.binomial(lists, (stable, trial)).tolist()
         version = policy.state.stable_version
-        policy.saw_outcomes(
-            outcomes(second * SECOND_MS, (version, "stable", lists[0], hits[0]), (policy.newest_version, "trial", lists[1], hits[1]))
-        )
+        seen = (version, "stable", lists[0], hits[0]), (policy.newest_version, "trial", lists[1], hits[1])
+        sequence = policy.state.newest.sequence if policy.state.newest else 0
+        policy.saw_outcomes(outcomes(second * SECOND_MS, *seen, sequence=sequence))  # type: ignore[arg-type]
         decision = policy.decide((second + 1) * SECOND_MS)
         if decision is not None:
             return second + 1, decision
@@ -122,7 +122,7 @@ def test_a_rollback_names_what_it_withdraws_and_the_next_trial_is_a_small_one() 
     policy.saw_update(update(21))
     assert policy.decide(second * SECOND_MS) is None
     for later in range(second, second + 100):
-        policy.saw_outcomes(outcomes(later * SECOND_MS, (20, "trial", 450, 0), (21, "trial", 450, 450), (1, "stable", 50, 25)))
+        policy.saw_outcomes(outcomes(later * SECOND_MS, (20, "trial", 450, 0), (21, "trial", 450, 450), (1, "stable", 50, 25), sequence=2))
         assert policy.decide(later * SECOND_MS) is None
     # What builds on the stable version counts, and its promotion ends the probation.
     policy.saw_update(update(22, 1, later * SECOND_MS))
@@ -167,8 +167,8 @@ def test_lists_that_are_clicked_less_are_withdrawn_though_they_are_hit_as_often(
     for second in range(60):
         clicks = random.poisson((10, 20)).tolist()
         seen = [
-            VersionOutcome(version=1, lane="stable", answered=100, hits=40, reciprocal_ranks=0.0, clicks=clicks[0]),
-            VersionOutcome(version=20, lane="trial", answered=400, hits=160, reciprocal_ranks=0.0, clicks=clicks[1]),
+            VersionOutcome(version=1, lane="stable", answered=100, hits=40, reciprocal_ranks=0.0, clicks=clicks[0], sequence=1),
+            VersionOutcome(version=20, lane="trial", answered=400, hits=160, reciprocal_ranks=0.0, clicks=clicks[1], sequence=1),
         ]
         began = second * SECOND_MS
         policy.saw_outcomes(ReleaseOutcomes(model="next-item", instance="test", started_ms=began, ended_ms=began + 1, versions=seen))
@@ -178,6 +178,14 @@ def test_lists_that_are_clicked_less_are_withdrawn_though_they_are_hit_as_often(
     assert decision.action == "rollback"
     assert "were clicked in" in decision.reason
     assert second <= 20
+
+
+def test_lists_that_were_made_before_the_last_decision_count_for_nothing() -> None:
+    policy = started()
+    for second in range(100):
+        policy.saw_outcomes(outcomes(second * SECOND_MS, (1, "stable", 500, 400), (20, "trial", 500, 10), sequence=0))
+        assert policy.decide(second * SECOND_MS) is None
+    assert policy.comparison().trial.answered == 0
 
 
 def test_while_pinned_nothing_is_decided() -> None:

@@ -51,7 +51,7 @@ def decided(manager: ReleaseManager, timeout_s: float = 20.0) -> ModelRelease:
 
 def report(bootstrap: str, *seen: tuple[int, Lane, int, int], started_ms: int | None = None) -> None:
     began = now_ms() if started_ms is None else started_ms
-    outcomes = [VersionOutcome(version=v, lane=lane, answered=n, hits=h, reciprocal_ranks=0.0) for v, lane, n, h in seen]
+    outcomes = [VersionOutcome(version=v, lane=lane, answered=n, hits=h, reciprocal_ranks=0.0, sequence=1) for v, lane, n, h in seen]
     message = ReleaseOutcomes(model=MODEL, instance="test", started_ms=began, ended_ms=began + 1000, versions=outcomes)
     producer = clients.producer(bootstrap, "test")
     producer.produce(RELEASE_OUTCOMES.name, encode(message), MODEL)
