@@ -131,10 +131,10 @@ def swap(
 def scorer(
     items: Annotated[str, typer.Option(metavar="COUNTS", help="Sizes of the catalogue, of 64 numbers an item.")] = "10000,100000,1000000",
     batches: Annotated[str, typer.Option(metavar="COUNTS", help="Histories scored together.")] = "1,16,128",
-    seconds: Annotated[float, typer.Option(min=0.01, help="Seconds for each peer, size and batch; five calls at least.")] = 1.0,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Seconds for each peer, size and batch; three calls at least.")] = 1.0,
     http_items: Annotated[
         str, typer.Option(metavar="COUNTS", help="Sizes of the catalogue behind HTTP; empty for none.")
-    ] = "10000,100000,1000000",
+    ] = "10000,100000",
     connections: Annotated[int, typer.Option(min=1, help="HTTP: connections that ask at the same time.")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="HTTP: repeats, in turns, of which medians are told.")] = 3,
     http_seconds: Annotated[float, typer.Option(min=0.1, help="HTTP: seconds of each repeat.")] = 2.0,

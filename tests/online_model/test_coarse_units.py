@@ -32,12 +32,12 @@ def test_rows_that_are_put_are_found_and_those_that_have_left_are_not() -> None:
     units, vectors = unit_vectors(CAPACITY, 16, seed=1), unit_vectors(1, 16, seed=2)
     coarse = CoarseUnits(units)
     _, [former] = coarse.best(units, vectors, SIZE, 5)
-    near, far = torch.tensor([7, 30_000]), former[:1]
+    near, far = torch.tensor([7, 12_000]), former[:1]
     units[near], units[far] = vectors.expand(2, -1), -vectors
     coarse.put(near, units[near])
     coarse.put(far, units[far])
     _, [found] = coarse.best(units, vectors, SIZE, 5)
-    assert set(found[:2].tolist()) == {7, 30_000}
+    assert set(found[:2].tolist()) == {7, 12_000}
     assert found[2:].tolist() == former[1:4].tolist()
 
 
