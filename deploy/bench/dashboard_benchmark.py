@@ -15,7 +15,7 @@ from headrace.deploy.settings import Settings
 from headrace.schemas import HistoryEntry
 
 COST_AFTER_S, COST_FOR_S = 8.0, 20.0
-PICTURES_BEFORE_END_S = 12.0
+PICTURES_BEFORE_END_S = 20.0
 FIRST_PAINT_GOAL_MS = 1000.0
 GROWTH_GOAL_MB = 1.0
 COST_GOAL = 0.03

@@ -42,7 +42,7 @@ export class VersionsPanel {
       const seen = releases.outcomes.filter((outcome) => outcome.lane === lane);
       const answered = seen.reduce((sum, outcome) => sum + outcome.answered, 0);
       const hits = seen.reduce((sum, outcome) => sum + outcome.hits, 0);
-      say(note, `${share(part, 0)} of shoppers${answered ? `; ${share(hits / answered)} of ${count(answered)} lists hit, 10 min` : "; outcomes not reported"}`);
+      say(note, `${share(part, 0)} of shoppers${answered ? `; ${share(hits / answered)} of ${count(answered)} lists hit, 10 min` : "; no outcomes yet"}`);
     });
   }
 }
