@@ -48,6 +48,8 @@ def compress(
     # Costs are told for one core. These are read while numpy and torch are loaded, so they come first.
     for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environ.setdefault(threads, "1")
+    from msgspec import to_builtins
+
     from headrace.deploy.compression_run import compress as make
     from headrace.deploy.compression_run import table, verdicts
     from headrace.deploy.training_report import write_json
@@ -66,4 +68,5 @@ def compress(
     for goal, value, met in verdicts(outcome):
         typer.echo(f"{goal}: {value}   {'met' if met else 'NOT MET'}")
     if json_file is not None:
-        write_json(json_file, {"data": data.name, "events": events, "epochs": epochs, "steps": steps, "outcome": outcome})
+        asked_for = {"data": data.name, "events": events, "epochs": epochs, "steps": steps, "seed": seed}
+        write_json(json_file, asked_for | to_builtins(outcome))
