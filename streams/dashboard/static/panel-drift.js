@@ -12,11 +12,30 @@ const find = (id) => document.getElementById(id);
 const segment = (parts) => Object.entries(parts ?? {}).map(([name, value]) => `${name} ${value}`).join(", ");
 
 export class DriftPanel {
+  constructor() {
+    this.followed = "";
+    addEventListener("hashchange", () => this.follow());
+  }
+
   show(state) {
     const episodes = state.drift?.episodes ?? [];
     const host = find("episodes");
-    if (!episodes.length) host.replaceChildren(make("p", { class: "empty" }, "No drift has been reported."));
-    else host.replaceChildren(...episodes.slice(0, SHOWN).map((one) => episode(one, state.clockMs())), rest(episodes.length - SHOWN));
+    const linked = named();
+    const shown = episodes.filter((one, place) => place < SHOWN || one.episode_id === linked);
+    if (!shown.length) host.replaceChildren(make("p", { class: "empty" }, "No drift has been reported."));
+    else host.replaceChildren(...shown.map((one) => episode(one, state.clockMs(), linked)), rest(episodes.length - shown.length));
+    if (this.followed !== linked) this.follow();
+  }
+
+  /** Go to the episode that the address names, as alerts link to it, once it is there. */
+  follow() {
+    const linked = named();
+    const found = document.querySelector(`[data-episode="${CSS.escape(linked)}"]`);
+    if (!linked || !found) return;
+    this.followed = linked;
+    for (const one of document.querySelectorAll("[data-episode]")) one.toggleAttribute("data-linked", one === found);
+    found.focus({ preventScroll: true });
+    found.scrollIntoView({ block: "center" });
   }
 
   showSignals(state) {
@@ -33,7 +52,18 @@ export class DriftPanel {
   }
 }
 
-function episode(one, clockMs) {
+/** The episode of an address such as /#drift/ID; empty where it names none. */
+function named() {
+  const [, id] = /^#drift\/(.+)$/.exec(location.hash) ?? [];
+  try {
+    return id ? decodeURIComponent(id) : "";
+  } catch {
+    // No such name: the address is not one of ours.
+    return "";
+  }
+}
+
+function episode(one, clockMs, linked) {
   const others = one.signals.filter((name) => name !== one.signal);
   const where = segment(one.segment);
   const moved = `${short(one.level_before)} → ${short(one.level_after)}`;
@@ -50,12 +80,12 @@ function episode(one, clockMs) {
   const known = one.known_episode ? `; known: like ${one.known_episode}` : "";
   return make(
     "article",
-    { class: "episode", "data-state": one.state, "data-episode": one.episode_id },
+    { class: "episode", "data-state": one.state, "data-episode": one.episode_id, "data-linked": one.episode_id === linked, tabindex: "-1" },
     make("header", {}, make("h3", {}, one.signal), make("em", { class: `tag ${one.state === "resolved" ? "resolved" : one.severity}` }, one.state === "resolved" ? "resolved" : one.severity), make("span", { class: "moved" }, moved)),
     make("p", {}, `Seen by ${one.detector} ${ago(Math.max(0, clockMs - one.started_ms))} at version ${one.model_version}${where ? `, in ${where}` : ""}${others.length ? `, with ${several(others.length, "other signal")}: ${others.slice(0, 4).join(", ")}` : ""}${known}.`),
     causes.length ? make("ol", { class: "causes", "aria-label": "Causes, the strongest first" }, ...causes) : null,
     reactions.length ? make("ul", { class: "reactions" }, ...reactions) : make("p", { class: "reaction" }, one.reaction),
-    one.picture && /^\/[^/]/.test(one.picture) ? make("p", {}, make("a", { href: one.picture }, "Picture")) : null,
+    one.picture && /^\/[^/#]/.test(one.picture) ? make("p", {}, make("a", { href: one.picture }, "Picture")) : null,
   );
 }
 

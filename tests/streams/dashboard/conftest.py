@@ -28,9 +28,12 @@ def gateway(kafka: str, redis_server: str, tmp_path_factory: pytest.TempPathFact
         running.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A Chromium; tests that need one are skipped where there is none, and fail where continuous integration should have one."""
+    """A Chromium; tests that need one are skipped where there is none, and fail where continuous integration should have one.
+
+    Its driver keeps an event loop running in this thread, in which tests of other modules want one of their own.
+    """
     try:
         with chromium() as found:
             yield found
