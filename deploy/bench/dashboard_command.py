@@ -28,7 +28,7 @@ def dashboard(
     heap_end_mb at the end, both after a collection of garbage. cpu_share is the share of a core that the dashboard's own threads take,
     those of its Kafka clients included, over 20 s of the replay.
 
-    Needs a Chromium (Debian's package chromium, or HEADRACE_CHROMIUM) and headrace[dev]. Takes about three minutes.
+    Needs a Chromium (Debian's package chromium, or HEADRACE_CHROMIUM) and the extra 'dev'. Takes about three minutes.
     """
     from headrace.deploy.bench.chromium import ChromiumMissing
     from headrace.deploy.bench.dashboard_benchmark import Options, measure_dashboard, verdicts
