@@ -21,6 +21,7 @@ from headrace.schemas.model_releases import Lane
 from headrace.schemas.topics import MODEL_RELEASES, RELEASE_OUTCOMES, USER_FEATURES
 from headrace.schemas.wire import now_ms
 from headrace.streams import kafka as clients
+from headrace.streams.live_scorer import LiveScorer
 from headrace.streams.model_list import read_models
 from headrace.streams.recommender import Recommender
 from headrace.streams.release_log import ReleaseLog, ReleasePublisher, ReleaseVoid, publish_and_wait
@@ -159,6 +160,35 @@ def test_an_operator_promotes_pins_and_rolls_back_what_can_be_loaded(fresh_topic
     assert [one.standing for one in found.versions] == ["withdrawn", "withdrawn", "withdrawn", "stable"]
     assert [one.action for one in found.decisions] == ["rollback", "unpin", "pin", "promote", "promote"]
     assert found.decisions[0].key_id == key.key_id == promoted.key_id
+
+
+def test_a_scorer_that_starts_after_a_rollback_comes_to_what_the_others_serve(fresh_topics: str) -> None:
+    chain = Chain(fresh_topics)
+    chain.snapshot()
+    operator = ReleaseRequests(fresh_topics, "ada")
+    operator.promote(1, "the first")
+    stable = chain.at(1)
+    chain.delta()
+    chain.delta()
+    chain.snapshot()
+    old = LiveScorer(fresh_topics, "old", "cpu")
+    old.start()
+    wait_for(lambda: old.lanes.is_settled and old.lanes.trial.version == 3, "version 3 is on trial", 20.0)
+    operator.rollback("bad")
+    wait_for(lambda: old.lanes.is_settled and old.lanes.trial.version == 1, "the old one is back", 20.0)
+    # One starts while nothing builds on the stable version yet, and one when something does.
+    early = LiveScorer(fresh_topics, "early", "cpu")
+    early.start()
+    wait_for(lambda: early.lanes.is_settled and early.lanes.trial.version == 1, "the early one has the stable version", 20.0)
+    chain.copy = stable
+    fork = chain.delta(version=4)
+    late = LiveScorer(fresh_topics, "late", "cpu")
+    late.start()
+    for live in (old, early, late):
+        wait_for(lambda live=live: live.lanes.trial.sha256 == fork.weights_sha256, "what builds on version 1 is on trial", 20.0)  # type: ignore[misc]
+        assert (live.lanes.stable.version, live.lanes.is_settled, live.lanes.sequence) == (1, True, 2)
+        live.stop()
+        assert live.failure is None
 
 
 class Shop:

@@ -32,8 +32,8 @@ class Chain:
             self.copy.sha256 = chained_sha256(NO_WEIGHTS, hashlib.sha256(payload).hexdigest())
         return self._publish("snapshot", payload, self.copy.version, self.copy.sha256)
 
-    def delta(self, *new_items: str) -> ModelUpdate:
-        """Change the dense weights and some rows, and publish the difference as the next version."""
+    def delta(self, *new_items: str, version: int | None = None) -> ModelUpdate:
+        """Change the dense weights and some rows, and publish the difference as the next version, or the one that is told."""
         base = (self.copy.version, self.copy.sha256)
         self.copy.add_items(new_items)
         touched = torch.unique(torch.cat([torch.randint(1, len(self.copy.items), (8,)), torch.arange(len(self.copy.items))[-1:]]))
@@ -44,7 +44,7 @@ class Chain:
             parameters["items.weight"][touched] += 0.2 * torch.randn(len(touched), self.copy.model.shape.width)
         payload = delta_payload(self.copy, touched, new_items)
         name = chained_sha256(base[1], hashlib.sha256(payload).hexdigest())
-        update = self._publish("delta", payload, base[0] + 1, name)
+        update = self._publish("delta", payload, version or base[0] + 1, name)
         # What is sent is rounded, and the author goes on from what was sent.
         self.copy.take_own(payload, (), update.version, name)
         return update
