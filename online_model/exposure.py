@@ -1,7 +1,5 @@
 """How often each item is shown: the share of the lists of a fixed panel of shoppers that it stands in."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -70,12 +68,12 @@ class Panel:
         self._near = self._asked
 
 
-def grown_items(now: Counts, before: Counts, times: float, allowed: float) -> Mapping[int, tuple[int, int]]:
-    """Return the rows that are in more than `times` as many lists as `before` and `allowed` more, with both numbers."""
+def grown(now: Counts, before: Counts, times: float, allowed: float) -> list[int]:
+    """Return the rows that are in more than `times` as many lists as `before` and `allowed` more."""
     known = np.zeros_like(now)
     known[: len(before)] = before
-    places = np.nonzero(now > times * known + allowed)[0]
-    return {int(row): (int(now[row]), int(known[row])) for row in places}
+    rows: list[int] = np.nonzero(now > times * known + allowed)[0].tolist()
+    return rows
 
 
 def _last_steps(histories: KeptHistories, length: int) -> StepBatch:

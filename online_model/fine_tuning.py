@@ -30,6 +30,7 @@ from headrace.online_model.weights import ITEM_TABLE, ModelCopy, delta_payload, 
 from headrace.schemas import HistoryEntry
 
 DRIFT_SCALE, DRIFT_ROUNDS = 2.0, 8
+MOST_DOUBTED = 8
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ class FineTuner:
         self._surges = ItemSurges(self.plan.surges)
         # What was learned last joins the replay once it has passed the gate; how many of the held-back histories are trusted ones.
         self._learned: KeptHistories | None = None
+        # Batches whose labels were doubted, until it is proved that the shop has changed, or that it has not.
+        self._doubted: list[KeptHistories] = []
         self._set_apart = 0
         self._verdict: Verdict | None = None
         # The rows in which the candidate was put back to the anchor, after the live weights were found to be worse.
@@ -174,14 +177,18 @@ class FineTuner:
             self.gate.returned(self.live)
         if self._learned is not None:
             self._replay.add(self._learned)
+            for doubted in self._doubted if self._verdict is not None and "change_evidence" in self._verdict.metrics else ():
+                self._replay.add(doubted)
+            self._doubted = []
         self._reused, self._payload, self._learned, self._returning = [], None, None, None
 
     def reject(self) -> None:
         """Drop the candidate and start again from the live weights.
 
         The optimizer keeps its moments: with fresh ones the first steps would be as long as the rates allow, and the next
-        candidate likely no better. What was learned from is not replayed, and items that were about to be shown too often are left
-        out of the next rounds. Where the live weights have become worse than the gate's anchor, the next candidate starts from that.
+        candidate likely no better. What was learned from is not replayed, unless its labels were doubted and it is proved that the shop
+        has changed; items that were about to be shown too often are left out of the next rounds. Where the live weights have become
+        worse than the gate's anchor, the next candidate starts from that.
         """
         if self._is_finite():
             self._candidate.copy_from(self.live)
@@ -191,6 +198,9 @@ class FineTuner:
         size = len(self.live.items)
         self._forget_rows(size, self._reused)
         self._ledger.take_back(size, self._reused)
+        if self._learned is not None and self._verdict is not None and self._verdict.check == "labels":
+            kept = self._learned.without_rows(size, np.array(self._reused, np.int64))
+            self._doubted = [*self._doubted, kept][-MOST_DOUBTED:]
         self._reused, self._payload, self._learned = [], None, None
         self.gate.refused()
         if self._verdict is not None:

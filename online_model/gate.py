@@ -19,7 +19,7 @@ from torch import Tensor
 
 from headrace.online_model.betting import Wealth, is_alarm
 from headrace.online_model.chain_anchor import ChainAnchor
-from headrace.online_model.exposure import LISTED, Counts, Panel, grown_items
+from headrace.online_model.exposure import LISTED, Counts, Panel, grown
 from headrace.online_model.held_back import HeldBack
 from headrace.online_model.history_ring import KeptHistories, joined
 from headrace.online_model.judgement import Candidate, GatePlan, Losses, Refusal, Verdict
@@ -41,7 +41,11 @@ NOTHING = np.zeros(0, np.int64)
 
 
 class Gate:
-    """Judges the candidates of one chain. After each verdict `accepted` or `refused` tells it the outcome."""
+    """Judges the candidates of one chain. After each verdict `accepted` or `refused` tells it the outcome.
+
+    It changes a candidate in one way: an item that would be shown far more often than before gets its live row back, and only where that
+    does not help is the candidate refused. `clock` tells seconds of processor time, which do not pass while others have the processor.
+    """
 
     def __init__(
         self,
@@ -49,7 +53,7 @@ class Gate:
         held_back: HeldBack,
         trusted: TrustedSet | None = None,
         plan: GatePlan | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self.plan = plan or GatePlan()
         self.trusted = trusted or TrustedSet()
@@ -94,9 +98,10 @@ class Gate:
         if refusal is not None:
             return Verdict(False, refusal.reason, loss, live_loss, refusal.check, metrics, refusal.items)
         if loss is None or live_loss is None:
-            return Verdict(True, f"fewer than {FEWEST_EVENTS} events are held back, too few to compare", metrics=metrics)
+            told = f"fewer than {FEWEST_EVENTS} events are held back, too few to compare"
+            return Verdict(True, told, metrics=metrics, items=self._new.put_back)
         told = f"the loss changes by {loss - live_loss:+.4f} on {metrics['held_back']:.0f} held-back events"
-        return Verdict(True, told, loss, live_loss, metrics=metrics)
+        return Verdict(True, told, loss, live_loss, metrics=metrics, items=self._new.put_back)
 
     def accepted(self, live: ModelCopy, touched: Tensor, reused: list[int]) -> None:
         """Go on from a candidate that has become the live weights, rounded for its way as it may be."""
@@ -221,30 +226,40 @@ class Gate:
         started_s = self._clock()
         counts = self._panel.counts(candidate.weights.model, candidate.touched)
         took_s = self._clock() - started_s
+        pushed = self._pushed(candidate, counts)
+        metrics["items_put_back"] = float(len(pushed))
+        if pushed and not candidate.returning:
+            rows = torch.tensor(sorted(pushed))
+            candidate.weights.put_rows(rows, candidate.live.model.items.weight.detach()[rows])
+            self._new.put_back = tuple(candidate.weights.items[row] for row in pushed)
+            counts = self._panel.counts(candidate.weights.model, candidate.touched)
+            # The other weights may have a smaller part in it, which is theirs in honest rounds as well.
+            pushed = self._pushed(candidate, counts, 2.0)
         self._new.counts = counts
-        plan, lists = self.plan, len(self._panel)
-        limits = [(self._anchor_counts, plan.allowed_since_anchor, "since the anchor")]
-        if not candidate.returning:
-            limits.insert(0, (self._live_counts, plan.allowed, "in one round"))
-        for before, allowed, since in limits:
-            # In a small shop an item stands in many lists on average, and moves between them as freely.
-            grown = grown_items(counts, before, plan.growth, (allowed + 2.0 * LISTED / len(candidate.live.items)) * lists)
-            metrics[f"exposure_grown_{since.split()[-1]}"] = float(len(grown))
-            if grown:
-                items = tuple(candidate.weights.items[row] for row in grown)
-                now, then = max(grown.values())
-                return Refusal(
-                    "exposure", f"{items[0]!r} goes from {then} to {now} of {lists} lists {since} ({len(grown)} such items)", items
-                )
+        if pushed:
+            items = tuple(candidate.weights.items[row] for row in pushed)
+            told = f"{items[0]!r} goes to {counts[min(pushed)]} of {len(self._panel)} lists, though its row was put back"
+            return Refusal("exposure", f"{told} ({len(items)} such items)", items)
         return self._check_time(candidate, took_s, metrics)
+
+    def _pushed(self, candidate: Candidate, counts: Counts, times: float = 1.0) -> list[int]:
+        """Return the rows of items that stand in too many more lists than by the live weights or the anchor, of those that both know."""
+        # In a small shop an item stands in many lists on average, and moves between them as freely.
+        average = 2.0 * LISTED / len(candidate.live.items)
+        limits = [(self._anchor_counts, self.plan.allowed_since_anchor + average)]
+        if not candidate.returning:
+            limits.append((self._live_counts, self.plan.allowed + average))
+        found = {row for before, allowed in limits for row in grown(counts, before, self.plan.growth, times * allowed * len(self._panel))}
+        reused = set(candidate.reused)
+        return sorted(row for row in found if self.anchor.has(row) and row not in reused)
 
     def _check_time(self, candidate: Candidate, took_s: float, metrics: dict[str, float]) -> Refusal | None:
         metrics["answer_ms"] = 1000.0 * took_s
         usual_s = median(self._times_s) if self._times_s else took_s
         if len(self._times_s) >= FEWEST_EVENTS and took_s > max(SLOW_S, self.plan.slower_times * usual_s):
-            # It may have been the machine: both are measured again, in turns, and the fastest of each counts.
+            # It may have been a moment's matter: both are measured again, in turns, and the fastest of each counts.
             ours, theirs = math.inf, math.inf
-            for _ in range(3):
+            for _ in range(5):
                 ours = min(ours, self._time_of(candidate.live, candidate.touched))
                 theirs = min(theirs, self._time_of(candidate.weights, candidate.touched))
             if theirs > max(SLOW_S, self.plan.slower_times * ours):
@@ -300,3 +315,4 @@ class _New:
     losses: Losses | None = None
     trusted: Losses | None = None
     counts: Counts | None = None
+    put_back: tuple[str, ...] = ()

@@ -58,7 +58,8 @@ class GatePlan:
 class Verdict:
     """Whether a candidate passes, and why or why not, in words.
 
-    `check` names what refused it, `items` the ids of the items at fault where there are such, `metrics` what was measured.
+    `check` names what refused it, `items` the ids of the items at fault, or of those whose rows were put back so that it passes,
+    `metrics` what was measured.
     """
 
     passed: bool
