@@ -43,11 +43,18 @@ class Options:
     steps: int = 2
     control_every: int = 5
     seed: int = 1
+    corruptions: int = 1000
+    schedules: int = 10_000
 
     @property
     def rounds(self) -> int:
         """How many honest rounds there are, those in which campaigns run on included."""
         return self.warm_up + self.each + LOOKS[-1]
+
+    @property
+    def steps_of_progress(self) -> int:
+        """How many steps the progress shows."""
+        return self.warm_up + self.each + 2
 
 
 def measure_gate(data: Path, options: Options, progress: Progress) -> dict[str, Any]:
@@ -59,7 +66,23 @@ def measure_gate(data: Path, options: Options, progress: Progress) -> dict[str, 
     unguarded = PlantedTuner(ModelCopy(), replace(tuner.plan, gate=UNGUARDED_GATE, surges=UNGUARDED_SURGES), options.seed)
     run = _Run(tuner, unguarded, rounds, options, dice, progress)
     found = run.all()
+    found |= _attack_the_chain(options, progress)
     return {"data": source, "rounds": len(rounds), "events_per_round": options.events_per_round, "each": options.each, **found}
+
+
+def _attack_the_chain(options: Options, progress: Progress) -> dict[str, int]:
+    """Return how many corrupted messages and files were taken in, and after how many schedules of delivery weights were wrong."""
+    from headrace.deploy.bench.chain_attacks import corruptions, schedules
+
+    found = {}
+    for name, attack, count in (
+        ("corruptions_accepted", corruptions, options.corruptions),
+        ("schedules_wrong", schedules, options.schedules),
+    ):
+        progress.begin(name)
+        found[name] = attack(count, options.seed, lambda done: progress.tell(str(done))) if count else 0
+        progress.step()
+    return found
 
 
 class _Run:
