@@ -102,7 +102,10 @@ class Scorer:
             self._readers[side].discard(token)
 
     def apply(self, update: ModelUpdate, payload: bytes, warm_up: Callable[[ModelCopy], None] | None = None) -> None:
-        """Swap in an update. Raises BadUpdate or MissingLink where it must not be; what is served then stays as it was."""
+        """Swap in an update. Raises BadUpdate or MissingLink where it must not be; what is served then stays as it was.
+
+        `warm_up` is given each copy once it has the update and before anybody reads it; what it raises at the first keeps the update out.
+        """
         with self._writer:
             old = self._live
             standby = 1 - old
@@ -119,6 +122,8 @@ class Scorer:
             while self._readers[old]:
                 time.sleep(0.0002)
             self._copies[old].apply(update, payload)
+            if warm_up is not None:
+                warm_up(self._copies[old])
 
     def adopt(self, other: ModelCopy) -> None:
         """Become equal to another copy, which must not change meanwhile, by the same flip."""

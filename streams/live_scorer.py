@@ -5,12 +5,15 @@ Weights come from `model-updates`, decisions from `model-releases`, mixture and 
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Sequence
+
+import numpy as np
 
 from headrace.online_model.lanes import Lanes, Ranked
 from headrace.online_model.ranker import Foreseen, History, Ranker
-from headrace.online_model.scorer import Scorer
-from headrace.online_model.weights import ModelCopy
+from headrace.online_model.scorer import Scorer, score_with
+from headrace.online_model.weights import BadUpdate, ModelCopy
 from headrace.schemas import ModelUpdate, UserRow
 from headrace.schemas.wire import now_ms
 from headrace.streams import metrics
@@ -26,6 +29,7 @@ log = logging.getLogger(__name__)
 
 MODEL = "next-item"
 SETTLE_AGAIN_S = 2.0
+RECORDED, WARM_UP_BEST = 4, 50
 
 
 def choose_device(wanted: str) -> str:
@@ -73,6 +77,7 @@ class LiveScorer:
             threading.Thread(target=self._follow_ranking, name="ranking", daemon=True),
         ]
         self.failure: BaseException | None = None
+        self._recorded: deque[History] = deque(maxlen=RECORDED)
 
     @property
     def scorer(self) -> Scorer:
@@ -93,6 +98,7 @@ class LiveScorer:
 
     def rank(self, histories: Sequence[History], k: int, shoppers: Sequence[str | None]) -> list[Ranked]:
         """Rank for each shopper by the weights of their lane (see `Ranker.rank`)."""
+        self._recorded.extend(history for history in histories[-RECORDED:] if history)
         ranked = self.lanes.rank(self.ranker, histories, k, shoppers)
         for one in ranked:
             metrics.LANE_ANSWERS.labels(one.lane).inc()
@@ -143,8 +149,17 @@ class LiveScorer:
         found = self._stable.load(version, sha256)
         return found[0] if found else None
 
+    def _warm_up(self, copy: ModelCopy) -> None:
+        """Answer some recorded questions, so that whoever asks first does not wait for what is made at the first use.
+
+        Raises BadUpdate where the answers are no numbers.
+        """
+        recorded = list(self._recorded)
+        if not all(np.isfinite(scored.best_logits).all() for scored in score_with(copy, recorded, best=WARM_UP_BEST)):
+            raise BadUpdate("answers to recorded questions are not finite numbers")
+
     def _swap(self, update: ModelUpdate, payload: bytes) -> None:
-        if not self.lanes.take(update, payload):
+        if not self.lanes.take(update, payload, self._warm_up):
             return
         metrics.SWAPS.inc()
         metrics.MODEL_VERSION.set(update.version)

@@ -73,7 +73,7 @@ class Trainer:
         self._quarantine = Quarantine(access.store) if access.store is not None else None
         self._base = LearningBase(bootstrap, COMPONENT, access)
         stable = StableWeights(bootstrap, f"{COMPONENT}-promoted", access.store, access.trusted)
-        self._promoted = PromotedSnapshots(self._publisher, stable) if access.store is not None else None
+        self._promoted = PromotedSnapshots(self._publisher, stable, store=access.store) if access.store is not None else None
         live, newest = resume(bootstrap, self._base.withdraws, access)
         self._tuner = self._new_tuner(live)
         # Of the round in hand, where it learns from a followed event.

@@ -120,6 +120,7 @@ class FullTraining:
             raise Diverged(f"the loss is not a finite number after {self._step} steps; a lower rate or a longer warm-up may help")
         _load(self.copy.model, self._best)
         self.copy.model.requires_grad_(False).eval()
+        self.copy.renew_units()
         best = self._stopping.best(losses_of(self._curve))
         return Trained(self.copy, self._curve, best, ended, self._offsets, *self._sizes)
 

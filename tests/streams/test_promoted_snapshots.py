@@ -4,6 +4,7 @@ from pathlib import Path
 
 from weights_chain import Chain
 
+from headrace.online_model.compression.packed import unpacked
 from headrace.online_model.weights import ModelCopy, snapshot_payload
 from headrace.streams.promoted_snapshots import PAUSE_S, PromotedSnapshots
 from headrace.streams.signing import SigningKey, TrustedKeys
@@ -19,7 +20,7 @@ def test_a_version_that_went_out_as_a_delta_is_made_whole_and_stored_once(fresh_
     first = chain.snapshot()
     second, third = chain.delta(), chain.delta("new")
     now_s = [0.0]
-    promoted = PromotedSnapshots(chain.publisher, StableWeights(fresh_topics, "test", store, trusted), lambda: now_s[0])
+    promoted = PromotedSnapshots(chain.publisher, StableWeights(fresh_topics, "test", store, trusted), lambda: now_s[0], store)
     chain.publisher.kept = {2}
     promoted.see(2, second.weights_sha256)
     promoted.see(3, third.weights_sha256)
@@ -38,3 +39,8 @@ def test_a_version_that_went_out_as_a_delta_is_made_whole_and_stored_once(fresh_
     promoted.see(1, first.weights_sha256)
     promoted.join(30.0)
     assert [one.update.version for one in store.manifests()] == [3, 2, 1], "that one was there"
+    small = [path for path in store.list("compressed") if path.startswith(f"compressed/{2:012d}-{second.weights_sha256[:16]}")]
+    assert [path.rsplit("-", 1)[1] for path in small] == ["int4.safetensors", "int8.safetensors"]
+    served = unpacked(store.read_file(small[1]))
+    assert served.items == chain.at(2).items
+    assert (served.units * chain.at(2).units).sum(dim=1)[1 : len(served.items)].min() > 0.99
