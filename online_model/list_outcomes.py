@@ -39,6 +39,7 @@ class _Count:
     answered: int = 0
     hits: int = 0
     reciprocal_ranks: float = 0.0
+    squared_ranks: float = 0.0
     clicks: int = 0
 
 
@@ -86,7 +87,9 @@ class ListOutcomes:
             count.answered += 1
             if step in made.items:
                 count.hits += 1
-                count.reciprocal_ranks += 1.0 / (1 + made.items.index(step))
+                reciprocal = 1.0 / (1 + made.items.index(step))
+                count.reciprocal_ranks += reciprocal
+                count.squared_ranks += reciprocal * reciprocal
 
     def clicked(self, recommendation_id: str) -> bool:
         """Count an event that names a list; return whether the list is one of those that are remembered."""
@@ -109,6 +112,7 @@ class ListOutcomes:
                 reciprocal_ranks=round(count.reciprocal_ranks, 4),
                 clicks=count.clicks,
                 sequence=sequence,
+                squared_ranks=round(count.squared_ranks, 4),
             )
             for (version, lane, sequence), count in sorted(counts.items())
         ]

@@ -1,19 +1,10 @@
-"""When a version is promoted and when it is rolled back: by how often lists of either lane held the next step's item, or were clicked.
+"""When a version is promoted and when it is rolled back, by what became of the lists of either lane (`lane_evidence` has the tests).
 
-Both lanes answer at the same time and shoppers are split by a hash, so what changes in the shop changes for both. What is tested is
-whether a trial list is hit less often than a stable one, again and again as outcomes come in, by a test that allows for that: the
-difference of the two shares times its information is, under no difference, a Brownian motion at the time that the information counts
-(Jennison and Turnbull, "Group Sequential Methods", 2000, section 3.5), and against such a one a normal mixture over how much worse
-the trial might be is a supermartingale that exceeds 1/alpha at any time with a probability of at most alpha (Robbins, 1970; Howard,
-Ramdas, McAuliffe and Sekhon, "Time-uniform, nonparametric, nonasymptotic confidence sequences", 2021, proposition 6; for shares as
-here Johari, Koomen, Pekelis and Walsh, "Always valid inference", 2022). The variance of a share is reckoned with one hit and one
-miss more than were seen, and nothing is concluded before either lane has `fewest` lists.
-
-Evidence begins anew at each decision, and counts lists that were made by it alone: lists of before have waited longer for their shoppers,
-who come back for something else. So that a model that has turned bad late is not shielded by how good it was before, a further
-test begins each `restart_ms`; the k-th of a period is allowed 6/(pi k)^2 of half of alpha (their sum is alpha, by the union bound).
-Of what each is allowed, three quarters go to hits and one to clicks (events that name a list), which are counted per list that met a
-next step and whose variance is reckoned as that of a Poisson count, one more than was seen.
+Both lanes answer at the same time and shoppers are split by a hash, so what changes in the shop changes for both. Evidence begins anew
+at each decision, and counts lists that were made by it alone: lists of before have waited longer for their shoppers, who come back for
+something else. So that a model that has turned bad late is not shielded by how good it was before, a further test begins each
+`restart_ms`; the k-th of a period is allowed 6/(pi k)^2 of half of alpha, the first all of the other half, so that together they are
+allowed alpha (union bound). Nothing is concluded before either lane has `fewest` lists.
 """
 
 import math
@@ -21,13 +12,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
+from headrace.online_model.lane_evidence import Finding, LanePair
 from headrace.online_model.release_state import ReleaseState
 from headrace.online_model.version_chain import VersionChain
 from headrace.schemas import ModelUpdate, ReleaseOutcomes, VersionOutcome
 
-HITS_EFFECT, CLICKS_EFFECT = 0.1, 0.02
-HITS_ALLOWED, CLICKS_ALLOWED = 0.75, 0.25
-FEWEST_CLICKS = 20
 TESTS_ALIVE = 12
 
 
@@ -63,63 +52,6 @@ class Decision:
     reason: str
     withdrawn_to: int = 0
     evidence: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class Counted:
-    """Lists that met a next step, those of them that held its item, and the events that name a list."""
-
-    answered: int = 0
-    hits: int = 0
-    clicks: int = 0
-
-    def add(self, seen: VersionOutcome) -> None:
-        """Count more of them."""
-        self.answered += seen.answered
-        self.hits += seen.hits
-        self.clicks += seen.clicks
-
-    @property
-    def share(self) -> float:
-        """The share of hits; 0 where there are no lists."""
-        return self.hits / self.answered if self.answered else 0.0
-
-    @property
-    def variance(self) -> float:
-        """The variance of the share, reckoned with one hit and one miss more."""
-        cautious = (self.hits + 1) / (self.answered + 2)
-        return cautious * (1 - cautious) / max(1, self.answered)
-
-
-@dataclass
-class LanePair:
-    """What was counted of both lanes since `since_ms`."""
-
-    since_ms: int
-    stable: Counted = field(default_factory=Counted)
-    trial: Counted = field(default_factory=Counted)
-
-    @property
-    def deficit(self) -> float:
-        """How far the trial's share of hits lies below the stable one's."""
-        return self.stable.share - self.trial.share
-
-    @property
-    def standard_error(self) -> float:
-        """The standard error of the deficit."""
-        return math.sqrt(self.stable.variance + self.trial.variance)
-
-    def evidence(self) -> float:
-        """Return the logarithm of the evidence that the trial's lists are hit less often: log(1/alpha) is significant at alpha."""
-        return _evidence(self.deficit, self.stable.variance + self.trial.variance, HITS_EFFECT)
-
-    def evidence_of_clicks(self) -> float:
-        """Return the same of clicks; minus infinity where there are too few to tell."""
-        lanes = (self.stable, self.trial)
-        if sum(lane.clicks for lane in lanes) < FEWEST_CLICKS or not all(lane.answered for lane in lanes):
-            return -math.inf
-        stable, trial = (lane.clicks / lane.answered for lane in lanes)
-        return _evidence(stable - trial, sum((lane.clicks + 1) / lane.answered**2 for lane in lanes), CLICKS_EFFECT)
 
 
 class ReleasePolicy:
@@ -201,26 +133,22 @@ class ReleasePolicy:
         for allowed, pair in self._tests:
             if min(pair.stable.answered, pair.trial.answered) < self.rules.fewest:
                 continue
-            hits, clicks = pair.evidence(), pair.evidence_of_clicks()
-            for of, found, needed in (
-                ("hit", hits, -math.log(allowed * HITS_ALLOWED)),
-                ("clicked", clicks, -math.log(allowed * CLICKS_ALLOWED)),
-            ):
-                if found > needed:
-                    return self._withdrawal(pair, of, found, needed)
+            for finding in pair.findings():
+                needed = -math.log(allowed * finding.allowed)
+                if finding.evidence > needed:
+                    return self._withdrawal(pair, finding, needed)
         return None
 
-    def _withdrawal(self, pair: LanePair, of: str, found: float, needed: float) -> Decision:
-        stable, trial = ((lane.hits if of == "hit" else lane.clicks) / lane.answered for lane in (pair.stable, pair.trial))
+    def _withdrawal(self, pair: LanePair, finding: Finding, needed: float) -> Decision:
         return Decision(
             "rollback",
             self.state.stable_version,
             self.state.stable_sha256,
             self.rules.probation_share,
-            f"lists on trial were {of} in {trial:.1%} of {pair.trial.answered}, stable ones in {stable:.1%} of {pair.stable.answered}; "
-            f"evidence of {found:.1f} where {needed:.1f} is significant",
+            f"{finding.what}: {finding.trial:.1%} of {pair.trial.answered} lists on trial, {finding.stable:.1%} of {pair.stable.answered} "
+            f"stable ones; evidence of {finding.evidence:.1f} where {needed:.1f} is significant",
             max(self.newest_version, self.state.stable_version),
-            _figures(pair) | {"evidence": found, "needed": needed},
+            _figures(pair) | {"evidence": finding.evidence, "needed": needed},
         )
 
     def _promotion(self, now_ms: int) -> Decision | None:
@@ -264,29 +192,6 @@ class ReleasePolicy:
 
 
 def _figures(pair: LanePair) -> dict[str, float]:
-    return {
-        "stable_answered": float(pair.stable.answered),
-        "stable_hit_rate": pair.stable.share,
-        "trial_answered": float(pair.trial.answered),
-        "trial_hit_rate": pair.trial.share,
-        "stable_clicks": float(pair.stable.clicks),
-        "trial_clicks": float(pair.trial.clicks),
-        "deficit": pair.deficit,
-        "standard_error": pair.standard_error,
-        "since_ms": float(pair.since_ms),
-    }
-
-
-def _evidence(deficit: float, variance: float, effect: float) -> float:
-    """Return the logarithm of the mixture, over a half-normal of scale `effect`, of the likelihood that the trial is worse."""
-    scale = 1.0 + effect**2 / variance
-    z = effect * (deficit / variance) / math.sqrt(scale)
-    return math.log(2.0) - 0.5 * math.log(scale) + 0.5 * z * z + _log_normal_below(z)
-
-
-def _log_normal_below(z: float) -> float:
-    """Return the logarithm of the standard normal distribution function."""
-    if z > -30.0:
-        return math.log(max(0.5 * math.erfc(-z / math.sqrt(2.0)), 1e-300))
-    # Far down the erfc is 0; its leading term will do.
-    return -0.5 * z * z - math.log(-z * math.sqrt(2.0 * math.pi))
+    lanes = {"stable": pair.stable, "trial": pair.trial}
+    figures = {f"{name}_{what}": value for name, lane in lanes.items() for what, value in lane.figures().items()}
+    return figures | {"deficit": pair.deficit, "standard_error": pair.standard_error, "since_ms": float(pair.since_ms)}

@@ -39,9 +39,10 @@ class ModelRelease(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class VersionOutcome(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Of the lists that one version made: how many met a next step, and in how many of them that step's item stood.
 
-    `reciprocal_ranks` is the sum of 1/place over the hits, the first place being 1; `clicks` counts the events that name such a list's
-    recommendation id. `sequence` is that of the decision by which the lists were made: lanes may be compared over lists of one decision
-    only, since those that were made earlier have waited longer for their shoppers to come back.
+    `reciprocal_ranks` is the sum of 1/place over the hits, the first place being 1, and `squared_ranks` that of its square; `clicks`
+    counts the events that name such a list's recommendation id. `sequence` is that of the decision by which the lists were made: lanes
+    may be compared over lists of one decision only, since those that were made earlier have waited longer for their shoppers to come
+    back.
     """
 
     version: Count
@@ -51,6 +52,7 @@ class VersionOutcome(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reciprocal_ranks: float
     clicks: Count = 0
     sequence: Count = 0
+    squared_ranks: float = 0.0
 
 
 class ReleaseOutcomes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
