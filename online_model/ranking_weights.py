@@ -4,6 +4,8 @@ The payload is safetensors with two arrays: the mixture's weights, (contexts, pa
 weights in one row. The counts of what the network was made for travel too, so that weights of other evidence are refused.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -18,7 +20,7 @@ MIXTURE, NETWORK, STEPS = "mixture", "network", "steps"
 
 def ranking_payload(mixture: Mixture, network: RankingNetwork) -> bytes:
     """Return what both have learned so far. No other thread may teach them meanwhile."""
-    arrays = {MIXTURE: mixture.learned(), NETWORK: network.learned(), STEPS: np.array([network.steps], np.int64)}
+    arrays: dict[str, NDArray[Any]] = {MIXTURE: mixture.learned(), NETWORK: network.learned(), STEPS: np.array([network.steps], np.int64)}
     return bytes(save(arrays))
 
 

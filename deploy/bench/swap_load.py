@@ -93,7 +93,12 @@ def measure_swaps(ground: Ground, swaps: int, per_s: float, tell: Callable[[str]
         [sys.executable, "-m", "headrace.deploy.cli", "run", "gateway"], ground.home / "logs" / "swap-gateway.log", variables
     )
     try:
-        _until(lambda: (gateway.require_alive(), _swaps(port) >= 1)[1], READY_TIMEOUT_S, "the gateway holds the first weights")
+
+        def holds_weights() -> bool:
+            gateway.require_alive()
+            return _swaps(port) >= 1
+
+        _until(holds_weights, READY_TIMEOUT_S, "the gateway holds the first weights")
         return _under_load(ground, gateway, updates, port, swaps, per_s, tell)
     finally:
         gateway.stop()
