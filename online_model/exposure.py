@@ -10,7 +10,7 @@ from headrace.online_model.step_batch import UNKNOWN, StepBatch, as_batch
 from headrace.online_model.transformer import NextItemTransformer, last_vectors
 
 LISTED = 20
-NEAR = 50
+NEAR = 100
 HISTORIES_AT_ONCE = 16
 
 Counts = NDArray[np.int64]
@@ -19,8 +19,9 @@ Counts = NDArray[np.int64]
 class Panel:
     """Histories, and for each the items that can come into its list: the `NEAR` best of the weights at hand, and all that change.
 
-    So a candidate is asked for some thousand items, however many there are. An item that is neither cannot overtake 30 others in many
-    lists by a change of the dense weights alone that passes for one of a single round.
+    So a candidate is asked for some thousand items, however many there are. That is exact as long as nothing else comes near, and nearly so
+    afterwards: what lies beyond can come nearer when the shoppers' own items move. After 32 rounds on RetailRocket 1% of the places in
+    lists were others than in full, one list of 64 for any single item; with the 50 best it was 5%, and two lists.
     """
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.json import encode as encode_json
 
 from headrace.features.online_store import OnlineStore, connect
 from headrace.online_model.fine_tuning import Round
@@ -15,6 +16,7 @@ from headrace.online_model.weights import ModelCopy, snapshot_payload
 from headrace.schemas import HistoryEntry, ModelUpdate, UserRow, encode
 from headrace.schemas.feature_rows import Kind
 from headrace.streams.model_access import ModelAccess
+from headrace.streams.quarantine import read_batch, read_quarantine
 from headrace.streams.shopper_histories import NewSteps, ShopperHistories
 from headrace.streams.signing import SigningKey, TrustedKeys
 from headrace.streams.subscriber import Subscriber
@@ -104,6 +106,37 @@ def test_events_that_are_all_known_make_no_version_and_are_released(fresh_topics
     trainer(fresh_topics, store, released).learn("count", examples(0))
     assert [update.version for update in manifests(fresh_topics)] == [1, 2]
     assert len(released) == 40
+
+
+def test_a_refused_candidate_is_kept_with_its_weights_and_events(
+    fresh_topics: str, store: OnlineStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = access_in(tmp_path)
+    learner = trainer(fresh_topics, store, access=access)
+    refused = Verdict(False, "made worse on purpose", 3.0, 2.0, "losses", {"loss_evidence": 7.0})
+    with monkeypatch.context() as patch:
+        patch.setattr(learner._tuner, "_judge", lambda candidate: refused)
+        learner.learn("count", examples(0))
+    assert access.store is not None
+    [kept] = read_quarantine(access.store)
+    assert (kept.version, kept.base_version, kept.check, kept.reason) == (2, 1, "losses", "made worse on purpose")
+    assert (kept.candidate_loss, kept.live_loss, kept.metrics) == (3.0, 2.0, {"loss_evidence": 7.0})
+    assert (kept.first_offsets, kept.last_offsets) == ({"clicks/0": 0}, {"clicks/0": 39})
+    assert [event.steps for event in read_batch(access.store, kept)] == [example.steps for example in examples(0)]
+    assert kept.payload_uri is not None
+    payload = access.store.read_file(kept.payload_uri)
+    assert hashlib.sha256(payload).hexdigest() == kept.payload_sha256
+    learner.learn("count", examples(40))
+    # What went out is another candidate, under the version that the refused one would have had.
+    [_, delta] = manifests(fresh_topics)
+    assert (delta.version, delta.payload_sha256 == kept.payload_sha256) == (2, False)
+
+
+def test_candidates_are_tried_on_the_histories_that_the_operator_names(fresh_topics: str, store: OnlineStore, tmp_path: Path) -> None:
+    file = tmp_path / "trusted.jsonl"
+    file.write_bytes(encode_json([HistoryEntry("item-1", "view", 1), HistoryEntry("item-2", "view", 2)]) + b"\n")
+    learner = trainer(fresh_topics, store, access=ModelAccess(trusted_set=file))
+    assert not learner._tuner.gate.trusted.is_open
 
 
 def test_now_and_then_a_snapshot_repeats_the_newest_version_whole(fresh_topics: str, store: OnlineStore) -> None:
