@@ -132,9 +132,7 @@ def scorer(
     items: Annotated[str, typer.Option(metavar="COUNTS", help="Sizes of the catalogue, of 64 numbers an item.")] = "10000,100000,1000000",
     batches: Annotated[str, typer.Option(metavar="COUNTS", help="Histories scored together.")] = "1,16,128",
     seconds: Annotated[float, typer.Option(min=0.01, help="Seconds for each peer, size and batch; three calls at least.")] = 1.0,
-    http_items: Annotated[
-        str, typer.Option(metavar="COUNTS", help="Sizes of the catalogue behind HTTP; empty for none.")
-    ] = "10000,100000",
+    http_items: Annotated[str, typer.Option(metavar="COUNTS", help="Sizes of the catalogue behind HTTP; empty for none.")] = "10000,100000",
     connections: Annotated[int, typer.Option(min=1, help="HTTP: connections that ask at the same time.")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="HTTP: repeats, in turns, of which medians are told.")] = 3,
     http_seconds: Annotated[float, typer.Option(min=0.1, help="HTTP: seconds of each repeat.")] = 2.0,
@@ -199,11 +197,108 @@ def scorer(
         typer.echo(f"{name:44} {value:>40}   goal: {goal:8} {'met' if met else 'NOT MET'}")
 
 
+@bench_app.command("gate")
+def gate(
+    each: Annotated[int, typer.Option(min=1, help="Bad updates of each kind, and campaigns of fake clicks.")] = 100,
+    warm_up: Annotated[int, typer.Option(min=20, help="Honest rounds before the first of them.")] = 60,
+    corruptions: Annotated[int, typer.Option(min=0, help="Corrupted messages and files of the chain of weights.")] = 1000,
+    schedules: Annotated[int, typer.Option(min=0, help="Random schedules of delivery.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seed of the stream, the weights and what is planted.")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures to this file.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="A line each second in place of the bar.")] = False,
+) -> None:
+    """Plant bad updates in a learner's rounds, count what gets out, and say which goals are met. Needs nothing but CPU.
+
+    A tuner learns RetailRocket's sessions in rounds of 256 events, as the learner does (a simulated shop's where HEADRACE_DATA has no such
+    file). At each of --each rounds copies of it get the same round with something bad in it: numbers that are not finite, rates a
+    thousand times too high, targets exchanged among histories, item rows zeroed (30% of all, or the 100 most popular), rows or ids
+    exchanged (all, or the 100 most popular): how many pass (published_bad), by which check they were caught (caught_by), and the share
+    of honest rounds that pass (honest_pass_rate).
+
+    Campaigns: from each of these rounds on, for 8 rounds, 5% or 20% of all clicks are by fake shoppers on one item, drawn by lot among
+    those that some held-out shoppers are shown. exposure_ratio_5pct and ..._20pct: in how many of their lists of 20 it stands, over
+    that before, at the worst of four looks, over all campaigns; `exposure` has medians and the worst tenth.
+
+    The chain: corrupted messages and files that were taken in (corruptions_accepted), and schedules of lost, doubled, reordered and forged
+    updates after which a scorer's weights were wrong (schedules_wrong).
+
+    control: a plain gate (a paired test at 5% on held-back events), and no guard against fake clicks, in the same run. gate_ms: processor
+    time of a verdict. Takes about 15 minutes; --each 10 a minute or two.
+    """
+    for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(threads, "1")
+    import torch
+
+    from headrace.deploy.bench.gate_benchmark import Options, measure_gate, verdicts
+    from headrace.deploy.bench.progress import shown_progress
+
+    torch.set_num_threads(1)
+    options = Options(each=each, warm_up=warm_up, corruptions=corruptions, schedules=schedules, seed=seed)
+    with shown_progress(options.steps_of_progress, plain=plain or not sys.stderr.isatty()) as progress:
+        found = measure_gate(Settings.load().data, options, progress)
+    if json_file is not None:
+        json_file.write_text(json.dumps(found, indent=1) + "\n")
+    for name, value, goal, met in verdicts(found):
+        typer.echo(f"{name:38} {value:>12}   goal: {goal:16} {'met' if met else 'NOT MET'}")
+
+
 def _counts(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
         raise typer.BadParameter(f"--{option}: whole numbers with commas between were expected; the value is {text}") from None
+
+
+@bench_app.command("drift")
+def drift(
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each kind of drift.")] = 30,
+    only: Annotated[
+        str, typer.Option(metavar="NAMES", help="Some of false-alarms,abrupt,gradual,recurring,feature-shift,episodes,reaction,detectors.")
+    ] = "",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="4 seeds, 300,000 events without drift, and 1 of the long runs: two minutes.")
+    ] = False,
+    events: Annotated[int, typer.Option(min=100_000, help="Events of the stream without drift.")] = 1_000_000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes at work at the same time.")] = 2,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write figures and what each run told to this file.")
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="A line each second in place of the bar.")] = False,
+) -> None:
+    """Plant drift in a shop's stream and see what the shipped watches make of it; say which goals are met. Needs nothing but CPU.
+
+    The stream has hours and weekdays; its signals come from a model that is tested on each event and then learns it.
+
+    false-alarms: alerts in a million events without drift (events_without_drift, false_alarms).
+
+    abrupt, gradual, recurring, feature-shift: a fifth of the shoppers change their taste at once, or within 20,000 events, or away and
+    back again; one feature moves by half its standard deviation. For each {runs, seen, median_delay_events, cause_first}.
+
+    episodes: alerts for each of 20 drifts in one run (alerts_per_drift).
+
+    reaction: NDCG lost after a change with reaction over that without (lost_quality_ratio), and NDCG without over that with a
+    reaction to a false alarm (false_alarm_quality_ratio), by the learner's own model.
+
+    detectors: each detector alone, on River's SEA, STAGGER, Agrawal, Sine and Mixed, and on the shop (known_streams).
+
+    The estimate of how long it takes is printed first.
+    """
+    from headrace.deploy.bench.drift_benchmark import PARTS, Options, measure_drift, verdicts
+    from headrace.deploy.bench.progress import shown_progress
+
+    chosen = tuple(name.strip() for name in only.split(",")) if only else PARTS
+    if unknown := set(chosen) - set(PARTS):
+        raise typer.BadParameter(f"--only: some of {','.join(PARTS)} were expected; the value holds {', '.join(sorted(unknown))}")
+    options = Options(seeds, events, chosen, workers=workers)
+    if quick:
+        options = Options(min(seeds, 4), min(events, 300_000), chosen, 1, 1, 1, workers)
+    typer.echo(f"this takes about {options.seconds() / 60:.0f} minutes", err=True)
+    with shown_progress(options.steps, plain=plain or not sys.stderr.isatty()) as progress:
+        found = measure_drift(options, progress)
+    if json_file is not None:
+        json_file.write_text(json.dumps(found, indent=1) + "\n")
+    for name, value, goal, met in verdicts(found):
+        typer.echo(f"{name:50} {value:>22}   goal: {goal:14} {'met' if met else 'NOT MET'}")
 
 
 def _require_consent(bootstrap: str | None, redis_url: str | None, *, yes: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.deploy.bench.drift_streams import KINDS, SHIFT, Columns, Plan
+from headrace.deploy.bench.drift_streams import KINDS, Columns, Feature, Plan, shifts
 from headrace.online_model.compiled import compiled
 from headrace.online_model.watching.signals import EVENT_SIGNALS, LASTING_STEPS, RECENT_STEPS, Batch
 
@@ -50,9 +50,10 @@ def signals_of(columns: Columns, plan: Plan) -> NDArray[np.float64]:
         np.zeros(shoppers, np.int64),
         out,
     )
-    if plan.kind == "feature_shift" and plan.feature != "price":
-        place = EVENT_SIGNALS.index(plan.feature)
-        out[columns.event >= plan.places[0], place] += SHIFT * np.nanstd(out[:, place])
+    others: tuple[Feature, ...] = ("gap", "history_length")
+    for feature in others:
+        place = EVENT_SIGNALS.index(feature)
+        out[:, place] += shifts(plan, feature, columns.event) * np.nanstd(out[:, place])
     return out
 
 

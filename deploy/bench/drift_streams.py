@@ -28,7 +28,12 @@ SHIFT = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What is planted: `kind`, at the numbers of events `places`, in a stream of `events`; `feature` is the one that shifts."""
+    """What is planted: `kind`, at the numbers of events `places`, in a stream of `events`; `feature` is the one that shifts.
+
+    abrupt, gradual: a fifth of the shoppers get other liked categories and other rings of items, at once or within 20,000 events.
+    recurring: they do, then return to what they liked, then to the other again, and so on. feature_shift: a feature's mean moves up by
+    half its standard deviation. many: in turn a change of taste, price up, gap up, price down, gap down, and again.
+    """
 
     kind: PlantedKind
     events: int
@@ -102,7 +107,7 @@ def planted_stream(
     columns = Columns(
         times, event_of, item_of, _items_before(shopper_of, item_of), category_numbers, kind, shopper_of, price, tuple(numbers["category"])
     )
-    return _shifted(columns, plan) if plan.kind == "feature_shift" and plan.feature == "price" else columns
+    return columns if plan.kind in ("none", "abrupt", "gradual", "recurring") else _shifted(columns, plan)
 
 
 def _items_before(shoppers: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -117,11 +122,22 @@ def _number(known: dict[str, int], name: str) -> int:
     return known.setdefault(name, len(known))
 
 
+def shifts(plan: Plan, feature: Feature, events: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return by how many standard deviations a feature is moved at each of these events, (n,)."""
+    if plan.kind == "feature_shift":
+        return SHIFT * (events >= plan.places[0]) * (feature == plan.feature)
+    moved = np.zeros(len(events))
+    if plan.kind == "many" and feature in ("price", "gap"):
+        for number, place in enumerate(plan.places):
+            for turn, sign in ((1, 1.0), (3, -1.0)) if feature == "price" else ((2, 1.0), (4, -1.0)):
+                moved += sign * SHIFT * (events >= place) * (number % 5 == turn)
+    return moved
+
+
 def _shifted(columns: Columns, plan: Plan) -> Columns:
-    """Return the columns with prices such that the logarithm's mean moves up by half its standard deviation."""
+    """Return the columns with prices whose logarithm's mean moves as planned."""
     told = np.log1p(columns.price)
-    price = np.where(columns.event >= plan.places[0], np.expm1(told + SHIFT * told.std()), columns.price)
-    return replace(columns, price=price)
+    return replace(columns, price=np.expm1(told + shifts(plan, "price", columns.event) * told.std()))
 
 
 class _Planting:
@@ -129,7 +145,8 @@ class _Planting:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._places = list(plan.places)
+        # Of many drifts each fifth is a change of taste.
+        self._places = list(plan.places[::5] if plan.kind == "many" else plan.places)
         self._gradual: list[tuple[int, Shopper, int, list[int]]] = []
         self._former: list[tuple[Shopper, int, list[int]]] = []
 

@@ -93,8 +93,8 @@ def _maker(name: str, seed: int, options: dict[str, Any]) -> Callable[[], Any]:
         "kswin": lambda: drift.KSWIN(seed=seed, **options),
         "ddm": lambda: binary.DDM(**options),
         "eddm": lambda: binary.EDDM(**options),
-        "hddm_a": lambda: binary.HDDM_A(**options),
-        "hddm_w": lambda: binary.HDDM_W(**options),
+        "hddm_a": lambda: binary.HDDMA(**options),
+        "hddm_w": lambda: binary.HDDMW(**options),
     }
     if name not in kinds:
         raise ValueError(f"detector: one of {', '.join(kinds)} was expected; the value is {name!r}")
