@@ -25,7 +25,7 @@ LONGEST_HISTORY = 50
 def signals_of(columns: Columns, plan: Plan) -> NDArray[np.float64]:
     """Return the signals of each step, (steps, signals) in the order of `EVENT_SIGNALS`, tested before they are learned.
 
-    A feature that shifts moves up by half its standard deviation here, where it is not in the stream itself.
+    A feature that shifts moves by half its standard deviation here, where it does not in the stream itself.
     """
     out = np.full((len(columns.times_ms), len(EVENT_SIGNALS)), np.nan)
     items, shoppers = int(columns.item.max()) + 1, int(columns.shopper.max()) + 1
@@ -53,7 +53,12 @@ def signals_of(columns: Columns, plan: Plan) -> NDArray[np.float64]:
     others: tuple[Feature, ...] = ("gap", "history_length")
     for feature in others:
         place = EVENT_SIGNALS.index(feature)
-        out[:, place] += shifts(plan, feature, columns.event) * np.nanstd(out[:, place])
+        moved = shifts(plan, feature, columns.event) * np.nanstd(out[:, place])
+        if feature == "history_length":
+            # In proportion, or some would be shorter than nothing.
+            out[:, place] *= 1.0 + moved / np.nanmean(out[:, place])
+        else:
+            out[:, place] += moved
     return out
 
 

@@ -31,7 +31,7 @@ class Plan:
     """What is planted: `kind`, at the numbers of events `places`, in a stream of `events`; `feature` is the one that shifts.
 
     abrupt, gradual: a fifth of the shoppers get other liked categories and other rings of items, at once or within 20,000 events.
-    recurring: they do, then return to what they liked, then to the other again, and so on. feature_shift: a feature's mean moves up by
+    recurring: they do, then return to what they liked, then to the other again, and so on. feature_shift: a feature's mean moves by
     half its standard deviation. many: in turn a change of taste, price up, gap up, price down, gap down, and again.
     """
 
@@ -123,9 +123,9 @@ def _number(known: dict[str, int], name: str) -> int:
 
 
 def shifts(plan: Plan, feature: Feature, events: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return by how many standard deviations a feature is moved at each of these events, (n,)."""
+    """Return by how many standard deviations a feature is moved at each of these events, (n,): up, but histories get shorter."""
     if plan.kind == "feature_shift":
-        return SHIFT * (events >= plan.places[0]) * (feature == plan.feature)
+        return (-SHIFT if feature == "history_length" else SHIFT) * (events >= plan.places[0]) * (feature == plan.feature)
     moved = np.zeros(len(events))
     if plan.kind == "many" and feature in ("price", "gap"):
         for number, place in enumerate(plan.places):

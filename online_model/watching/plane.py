@@ -250,7 +250,7 @@ class Plane:
         signed[:_LASTING, self._tested >= len(self.columns.numbers)] = 0.0
         with np.errstate(invalid="ignore"):
             beyond = (signed > self._limits) & (effects >= self._least) & warm & (self.tests.blocks - self._heard <= WINDOWS[-1])
-            fallen = (signed < -self._limits) & warm & (self._signs != 0)
+            fallen = (signed < -self._limits) & warm & (self._signs != 0) & self._is_concept
         if not beyond.any():
             self._follow_quietly(fallen, differences)
             return None
@@ -330,6 +330,7 @@ class Plane:
             watch_of += [watch] * len(own)
             limits += [limit] * len(own)
         self._signs = np.array([{"up": 1, "down": -1, "both": 0}[watch.direction] for watch in watch_of])
+        self._is_concept = np.array([watch.kind == "concept" for watch in watch_of])
         self._warm = np.array([watch.warm_up for watch in watch_of], np.float64)
         least = np.array([watch.least_change for watch in watch_of])
         return np.array(tested, np.int64), watch_of, np.array(limits), least
