@@ -236,6 +236,7 @@ def gate(
     options = Options(each=each, warm_up=warm_up, corruptions=corruptions, schedules=schedules, seed=seed)
     with shown_progress(options.steps_of_progress, plain=plain or not sys.stderr.isatty()) as progress:
         found = measure_gate(Settings.load().data, options, progress)
+    typer.echo(f"learned from: {found['data']}", err=True)
     if json_file is not None:
         json_file.write_text(json.dumps(found, indent=1) + "\n")
     for name, value, goal, met in verdicts(found):
