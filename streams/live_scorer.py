@@ -149,17 +149,19 @@ class LiveScorer:
         found = self._stable.load(version, sha256)
         return found[0] if found else None
 
-    def _warm_up(self, copy: ModelCopy) -> None:
-        """Answer some recorded questions, so that whoever asks first does not wait for what is made at the first use.
+    def _warm_up(self, copy: ModelCopy, questions: int) -> None:
+        """Answer the newest recorded questions, so that whoever asks first does not wait for what is made at the first use.
 
         Raises BadUpdate where the answers are no numbers.
         """
-        recorded = list(self._recorded)
+        recorded = list(self._recorded)[-questions:]
         if not all(np.isfinite(scored.best_logits).all() for scored in score_with(copy, recorded, best=WARM_UP_BEST)):
             raise BadUpdate("answers to recorded questions are not finite numbers")
 
     def _swap(self, update: ModelUpdate, payload: bytes) -> None:
-        if not self.lanes.take(update, payload, self._warm_up):
+        # A delta leaves in place what a whole snapshot has to make anew.
+        questions = 1 if update.kind == "delta" else RECORDED
+        if not self.lanes.take(update, payload, lambda copy: self._warm_up(copy, questions)):
             return
         metrics.SWAPS.inc()
         metrics.MODEL_VERSION.set(update.version)

@@ -41,7 +41,7 @@ class ExampleBuffer:
         *,
         count: int = 256,
         age_s: float = 1.0,
-        limit: int = 4096,
+        limit: int = 2048,
         round_limit: int = 1024,
     ) -> None:
         self.left_out = 0
