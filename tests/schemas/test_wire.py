@@ -140,9 +140,7 @@ MESSAGES: list[Struct] = [
         holdout_loss=4.5,
         live_holdout_loss=None,
     ),
-    RankingWeights(
-        model="ranking", questions=1200, learned_by="recommender-0", created_ms=NOW_MS, payload=bytes(range(12)), key_id="ab12"
-    ),
+    RankingWeights(model="ranking", questions=1200, learned_by="recommender-0", created_ms=NOW_MS, payload=bytes(range(12)), key_id="ab12"),
     ModelRelease(
         model="next-item",
         sequence=3,
