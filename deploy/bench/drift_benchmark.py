@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ _SECONDS = {
     "detectors": 22.0,
 }
 
-Argument, Result = TypeVar("Argument"), TypeVar("Result")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,11 @@ def measure_drift(options: Options, progress: Progress) -> dict[str, Any]:
 
 
 HOW = {
-    "stream": f"the simulator's shop (2,000 shoppers, 1,000 items, hours and weekdays; prices 5% lower at weekends), {EVENTS_PER_DAY} events a day",
+    "stream": "the simulator's shop (2,000 shoppers, 1,000 items, hours and weekdays; prices 5% lower at weekends), "
+    f"{EVENTS_PER_DAY} events a day",
     "signals": "a co-visitation memory with the shopper's own steps, the category and popularity, mixed online, tested before it learns",
-    "kinds": f"drift at event {FIRST_DRIFT:,}, watched for {AFTER:,} more; recurring: away, back, away, back, away, {RETURNS:,} events each",
+    "kinds": f"drift at event {FIRST_DRIFT:,}, watched for {AFTER:,} more; recurring: away, back, away, back, away, "
+    f"{RETURNS:,} events each",
     "false alarms": "alerts before the drift count against a run: it is seen only where the first alert comes after it",
     "cpu_share": "CPU time of the watchtower for one event, times 2,000 events/s, as a share of one core",
 }

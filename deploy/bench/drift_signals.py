@@ -76,7 +76,7 @@ def batch_of(columns: Columns, signals: NDArray[np.float64], begin: int, end: in
 
 
 @compiled
-def _walk(
+def _walk(  # noqa: C901
     times_ms: Any,
     item_of: Any,
     shopper_of: Any,

@@ -46,7 +46,8 @@ class Plan:
 class Columns:
     """A stream step by step, arrays of (steps,). Items, categories, shoppers are numbers; prices are those of single items.
 
-    `last` is the shopper's item before, -1 where there is none. `event` is the number of the event that a step belongs to: an order with three lines makes three steps.
+    `last` is the shopper's item before, -1 where there is none. `event` is the number of the event that a step belongs to: an
+    order with three lines makes three steps.
     """
 
     times_ms: NDArray[np.int64]
@@ -125,8 +126,9 @@ def _number(known: dict[str, int], name: str) -> int:
 def shifts(plan: Plan, feature: Feature, events: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return by how many standard deviations a feature is moved at each of these events, (n,): up, but histories get shorter."""
     if plan.kind == "feature_shift":
-        return (-SHIFT if feature == "history_length" else SHIFT) * (events >= plan.places[0]) * (feature == plan.feature)
-    moved = np.zeros(len(events))
+        shift = -SHIFT if feature == "history_length" else SHIFT
+        return np.where((events >= plan.places[0]) & (feature == plan.feature), shift, 0.0)
+    moved: NDArray[np.float64] = np.zeros(len(events))
     if plan.kind == "many" and feature in ("price", "gap"):
         for number, place in enumerate(plan.places):
             for turn, sign in ((1, 1.0), (3, -1.0)) if feature == "price" else ((2, 1.0), (4, -1.0)):

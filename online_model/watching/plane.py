@@ -259,7 +259,7 @@ class Plane:
         place = int(np.unravel_index(int(clear.argmax()), clear.shape)[0])
         found = np.flatnonzero(beyond.any(axis=0))
         at_place = np.abs(np.nan_to_num(tested[place]))
-        beside = [each for each in np.flatnonzero(at_place > CAUSE_SCORE) if each not in set(found.tolist())]
+        beside = [each for each in np.flatnonzero(at_place > CAUSE_SCORE).tolist() if each not in set(found.tolist())]
         best = {int(each): int(np.where(beyond[:, each], clear[:, each], 0.0).argmax()) for each in found}
         ranked = sorted(found.tolist(), key=lambda each: -float(np.abs(tested[best[each], each])))
         return Finding(

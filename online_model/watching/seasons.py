@@ -99,7 +99,7 @@ def _prior_precision() -> Floats:
     covariance[DAY:WEEK, DAY:WEEK] = _circular(_HOUR_SCALE, _HOUR_LENGTH)
     covariance[WEEK:WEEKEND, WEEK:WEEKEND] = _WEEKDAY_SCALE**2 * np.eye(WEEKDAYS)
     covariance[WEEKEND:, WEEKEND:] = _circular(_WEEKEND_SCALE, _WEEKEND_LENGTH)
-    return np.linalg.inv(covariance)
+    return np.asarray(np.linalg.inv(covariance), np.float64)
 
 
 _PRECISION = _prior_precision()
