@@ -12,7 +12,7 @@ from headrace.online_model.watching.blocks import Block, BlockMaker, Columns
 from headrace.online_model.watching.budget import Budget
 from headrace.online_model.watching.configuration import Watch
 from headrace.online_model.watching.detectors import Detector, detector_of
-from headrace.online_model.watching.level_tests import WINDOWS, LevelTests
+from headrace.online_model.watching.level_tests import LEAST_REFERENCE, WINDOWS, LevelTests
 from headrace.online_model.watching.packing import packed, unpacked
 from headrace.online_model.watching.seasons import WIDTH, Seasons, design
 from headrace.online_model.watching.signals import SHARES, Batch
@@ -28,6 +28,7 @@ _SHOWN = 16
 # Only windows of 16 blocks and more: a young model's loss falls all the time.
 _LASTING = 2
 _OF_ERRORS = ("ddm", "eddm")
+_LOUDEST = 20.0
 
 
 @dataclass(frozen=True)
@@ -228,11 +229,12 @@ class Plane:
             self.seasons.refit()
 
     def _listen(self, residuals: Floats, block: Block) -> None:
-        """Let the detectors hear the block, in units of a block's noise."""
-        if not self._detectors:
+        """Let the detectors hear the block, in units of a block's noise, as soon as that is known."""
+        # One value in units of no noise at all would be so large that adwin never heard anything again.
+        if not self._detectors or self.tests.learned[0] < LEAST_REFERENCE:
             return
         noise = np.sqrt(np.maximum(self.tests.variances, 1e-24))
-        values = residuals / noise
+        values = np.clip(residuals / noise, -_LOUDEST, _LOUDEST)
         time_ms = int(block.time_ms)
         for place, detector in self._detectors.items():
             value = float(values[self._tested[place]])
