@@ -48,6 +48,8 @@ class Memory:
         self._room = memory_arrays.scratch(FIRST_ITEMS, capacity, COLUMNS)
         self._returns = np.zeros((RETURN_ROWS, RETURN_PLACES), np.float32)
         self._newest: dict[object, int] = {}
+        # Where chains of an item's events were cut by `forget`, and what they led to.
+        self._cut: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
         self._popular = np.empty(0, np.int32)
         self._count = 0
         self._chances = np.empty(RETURN_PLACES, np.float32)
@@ -111,6 +113,35 @@ class Memory:
         memory_asking.reasons(self._log, self._items, distinct, wanted, strengths)
         return strengths
 
+    def forget(self, keep: float, *, cut: bool = False) -> None:
+        """Let all that was learned count `keep` times as much beside what comes, from 0 to 1: the shop has changed.
+
+        What is asked next has the same answer, but a new step weighs more. With `cut` the events before, but the newest of each item,
+        are not looked at any more; `recall` takes that back.
+        """
+        if not 0.0 < keep <= 1.0:
+            raise ValueError(f"keep: above 0 and at most 1 was expected; the value is {keep:g}")
+        items = self._items
+        items.strength[:] *= np.float32(keep)
+        items.total[:] *= np.float32(keep)
+        items.heat[:] *= np.float32(keep)
+        items.count[:] = np.where(items.count > 0, np.maximum(1, np.round(items.count * keep)), 0)
+        if cut:
+            self.recall()
+            newest = items.newest[(items.newest >= 0) & (items.newest > self.events - 1 - self._capacity)]
+            places = newest & (self._capacity - 1)
+            self._cut = newest, self._log.same_item[places].copy()
+            self._log.same_item[places] = -1
+
+    def recall(self) -> None:
+        """Look again at the events that `forget` cut off, as far as the log still has them."""
+        if self._cut is None:
+            return
+        events, led_to = self._cut
+        there = events > self.events - 1 - self._capacity
+        self._log.same_item[events[there] & (self._capacity - 1)] = led_to[there]
+        self._cut = None
+
     def __deepcopy__(self, _: object) -> "Memory":
         """Return a copy that learns apart from this one."""
         copy = Memory(self._capacity)
@@ -119,6 +150,7 @@ class Memory:
         copy._room = memory_arrays.scratch(len(self._items.count), self._capacity, COLUMNS)
         copy._returns = self._returns.copy()
         copy._newest = dict(self._newest)
+        copy._cut = self._cut
         copy._popular = self._popular.copy()
         copy._count = self._count
         return copy

@@ -69,6 +69,29 @@ class NextItemModel:
         if self._in_round >= EVENTS_PER_ROUND:
             self._fine_tune()
 
+    def chance(self, shopper_id: str, history: History, item_id: str) -> float:
+        """Return the probability of an item to come next; 0 where it is no candidate."""
+        asked = self._examine(shopper_id, history)
+        row = asked.row(self._ranker.ids.numbers.get(item_id, -1))
+        if row is None:
+            return 0.0
+        rows, chances = self._ranker.best(asked, len(asked.candidates))
+        return float(chances[rows == row][0])
+
+    def react(self, rate_scale: float, replay_share: float, keep: float) -> None:
+        """Learn faster for a while, and let the memories forget, as the learner and those that rank do on drift."""
+        self._tuner.quicken(rate_scale, replay_share=replay_share)
+        self._ranker.forget(keep)
+
+    def cut(self, keep: float) -> None:
+        """Let the memories forget, and look no more at what was before now."""
+        self._ranker.forget(keep, cut=True)
+
+    def withdraw(self) -> None:
+        """Take the reaction back, as far as it can be."""
+        self._tuner.quicken(1.0)
+        self._ranker.recall()
+
     def _examine(self, shopper_id: str, history: History) -> Examined:
         """Examine the question, or return what was found when it was asked a moment ago."""
         if self._asked is not None and self._asked[0] == shopper_id and self._asked[1] is history:

@@ -162,6 +162,16 @@ class Ranker:
         with self._lock:
             take_up(self.mixture, self.network, payload)
 
+    def forget(self, keep: float, *, cut: bool = False) -> None:
+        """Let what the memories hold count `keep` times as much beside what comes; see `Memory.forget`."""
+        with self._lock:
+            self.memory.forget(keep, cut=cut)
+
+    def recall(self) -> None:
+        """Let the memories look again at what they were told to cut off."""
+        with self._lock:
+            self.memory.recall()
+
     def knows(self, item_id: str) -> bool:
         """Whether the item was ever seen in a step, or has a row in the Transformer's table that was used."""
         return item_id in self.ids.numbers

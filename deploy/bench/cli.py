@@ -277,8 +277,8 @@ def drift(
 
     episodes: alerts for each of 20 drifts in one run (alerts_per_drift).
 
-    reaction: NDCG lost after a change with reaction over that without (lost_quality_ratio), and NDCG without over that with a
-    reaction to a false alarm (false_alarm_quality_ratio), by the learner's own model.
+    reaction: NDCG lost after the taste of all shoppers changed, with reaction over without (lost_quality_ratio; by_changed_share has
+    85% and 20% too), and NDCG without over that with a reaction to a false alarm (false_alarm_quality_ratio), by the whole model.
 
     detectors: each detector alone, on River's SEA, STAGGER, Agrawal, Sine and Mixed, and on the shop (known_streams).
 

@@ -1,10 +1,10 @@
 """What a cheap model that learns step by step makes of a stream, and the features of its steps: the signals for `headrace bench drift`.
 
 The model is a co-visitation memory beside the shopper's own steps, the category and what is popular, mixed by weights that are learned
-online: the same parts as `online_model/ranker.py`, without candidates beyond them and without the Transformer, at 3 us a step.
+online: the same parts as `online_model/ranker.py`, without candidates beyond them and without the Transformer, at some microseconds a step.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,10 @@ PARTS = 4
 RATE = 0.01
 HITS = 20
 LONGEST_HISTORY = 50
+FLOOR = 1e-5
+# The decayed count of all events, once there were many.
+EVER = POPULAR_HALF_LIFE * 1.4427
+_LOSS, _HIT, _LASTING, _PRICE, _GAP, _LENGTH, _NEW_CATEGORY, _REPEATED, _NEW_ITEM, _NEW_SHOPPER = range(len(EVENT_SIGNALS))
 
 
 def signals_of(columns: Columns, plan: Plan) -> NDArray[np.float64]:
@@ -28,28 +32,28 @@ def signals_of(columns: Columns, plan: Plan) -> NDArray[np.float64]:
     A feature that shifts moves by half its standard deviation here, where it does not in the stream itself.
     """
     out = np.full((len(columns.times_ms), len(EVENT_SIGNALS)), np.nan)
-    items, shoppers = int(columns.item.max()) + 1, int(columns.shopper.max()) + 1
-    category_of = np.zeros(items, np.int64)
-    category_of[columns.item] = columns.category
-    _walk(
-        columns.times_ms,
-        columns.item,
-        columns.shopper,
-        columns.price,
-        category_of,
-        int(columns.category.max()) + 1,
-        np.full((items, FOLLOWERS), -1, np.int64),
-        np.zeros((items, FOLLOWERS)),
-        np.zeros(items),
-        np.zeros(items),
-        np.zeros(items),
-        np.full((shoppers, RECENT_STEPS), -1, np.int64),
-        np.zeros(shoppers, np.int64),
-        np.zeros(shoppers, np.int64),
-        np.zeros((shoppers, LASTING_STEPS)),
-        np.zeros(shoppers, np.int64),
-        out,
+    items, shoppers, categories = (int(numbers.max()) + 1 for numbers in (columns.item, columns.shopper, columns.category))
+    category = np.zeros(items, np.int64)
+    category[columns.item] = columns.category
+    shop = _Shop(
+        category=category,
+        seen=np.zeros(items, np.bool_),
+        followers=np.full((items, FOLLOWERS), -1, np.int64),
+        strength=np.zeros((items, FOLLOWERS)),
+        as_of=np.zeros(items),
+        heat=np.zeros((2, max(items, categories))),
+        weights=np.full(PARTS, 1.0 / PARTS),
+        chances=np.zeros(PARTS),
+        scores=np.zeros(items),
     )
+    people = _People(
+        recent=np.full((shoppers, RECENT_STEPS), -1, np.int64),
+        steps=np.zeros(shoppers, np.int64),
+        last_ms=np.zeros(shoppers, np.int64),
+        losses=np.zeros((shoppers, LASTING_STEPS)),
+        surprised=np.zeros(shoppers, np.int64),
+    )
+    _walk(columns.times_ms, columns.item, columns.shopper, columns.price, shop, people, out)
     others: tuple[Feature, ...] = ("gap", "history_length")
     for feature in others:
         place = EVENT_SIGNALS.index(feature)
@@ -75,144 +79,154 @@ def batch_of(columns: Columns, signals: NDArray[np.float64], begin: int, end: in
     )
 
 
+class _Shop(NamedTuple):
+    """What is known of items, (items, ...). Of heat the first row is that of items, the second that of categories.
+
+    Heat grows by more and more for each event, in place of fading for all items: it counts in units of `2 ** (now / half life)`.
+    """
+
+    category: Any
+    seen: Any
+    followers: Any
+    strength: Any
+    as_of: Any
+    heat: Any
+    weights: Any
+    chances: Any
+    scores: Any
+
+
+class _People(NamedTuple):
+    """What is known of shoppers, (shoppers, ...)."""
+
+    recent: Any
+    steps: Any
+    last_ms: Any
+    losses: Any
+    surprised: Any
+
+
 @compiled
-def _walk(  # noqa: C901
-    times_ms: Any,
-    item_of: Any,
-    shopper_of: Any,
-    price: Any,
-    category_of: Any,
-    categories: int,
-    followers: Any,
-    strength: Any,
-    as_of: Any,
-    heat: Any,
-    heat_as_of: Any,
-    recent: Any,
-    steps: Any,
-    last_ms: Any,
-    lasting: Any,
-    foreseen: Any,
-    out: Any,
-) -> None:
-    items = len(category_of)
-    scores = np.zeros(items)
-    touched = np.empty(FOLLOWERS + RECENT_STEPS + items, np.int64)
-    in_category = np.zeros(categories)
-    in_category_as_of = np.zeros(categories)
-    seen_item = np.zeros(items, np.bool_)
-    weights = np.full(PARTS, 1.0 / PARTS)
-    chances = np.empty(PARTS)
+def _walk(times_ms: Any, item_of: Any, shopper_of: Any, price: Any, shop: Any, people: Any, out: Any) -> None:
     for now in range(len(item_of)):
         item, shopper = item_of[now], shopper_of[now]
-        category = category_of[item]
-        made = steps[shopper]
-        row = out[now]
-        row[3] = np.log1p(price[now])
-        row[5] = min(made, LONGEST_HISTORY)
-        row[8] = 0.0 if seen_item[item] else 1.0
-        row[9] = 1.0 if made == 0 else 0.0
-        last = -1
+        made, row = people.steps[shopper], out[now]
+        row[_PRICE] = np.log1p(price[now])
+        row[_LENGTH] = min(made, LONGEST_HISTORY)
+        row[_NEW_ITEM] = 0.0 if shop.seen[item] else 1.0
+        row[_NEW_SHOPPER] = 1.0 if made == 0 else 0.0
         if made > 0:
-            kept = min(made, RECENT_STEPS)
-            last = recent[shopper, (made - 1) % RECENT_STEPS]
-            row[4] = np.log1p((times_ms[now] - last_ms[shopper]) / 1000.0)
-            row[6], row[7] = 1.0, 0.0
-            for place in range(kept):
-                other = recent[shopper, place]
-                if category_of[other] == category:
-                    row[6] = 0.0
-                if other == item:
-                    row[7] = 1.0
+            row[_GAP] = np.log1p((times_ms[now] - people.last_ms[shopper]) / 1000.0)
+            _compare(shop, people, shopper, item, row)
+            last = people.recent[shopper, (made - 1) % RECENT_STEPS]
             if last != item:
-                # The chance that each part gives to the item that came.
-                total = 0.0
-                found = 0.0
-                for place in range(FOLLOWERS):
-                    total += strength[last, place]
-                    if followers[last, place] == item:
-                        found = strength[last, place]
-                chances[0] = found / total if total > 0 else 0.0
-                own = 0
-                for place in range(kept):
-                    own += recent[shopper, place] != last
-                chances[1] = row[7] / max(own, 1)
-                near = category_of[last]
-                near_total = in_category[near] * 0.5 ** ((now - in_category_as_of[near]) / POPULAR_HALF_LIFE)
-                warm = heat[item] * 0.5 ** ((now - heat_as_of[item]) / POPULAR_HALF_LIFE)
-                chances[2] = warm / near_total if near == category and near_total > 0 else 0.0
-                chances[3] = warm / (POPULAR_HALF_LIFE * 1.4427)
-                chance = 1e-5
-                for part in range(PARTS):
-                    chance += weights[part] * chances[part]
-                row[0] = -np.log(chance)
-                if row[7] == 0.0:
-                    lasting[shopper, foreseen[shopper] % LASTING_STEPS] = row[0]
-                    foreseen[shopper] += 1
-                    if foreseen[shopper] >= LASTING_STEPS:
-                        row[2] = lasting[shopper].min()
-                # How many items have a higher score than the one that came.
-                count = 0
-                for place in range(FOLLOWERS):
-                    other = followers[last, place]
-                    if other >= 0 and total > 0:
-                        if scores[other] == 0.0:
-                            touched[count] = other
-                            count += 1
-                        scores[other] += weights[0] * strength[last, place] / total
-                for place in range(kept):
-                    other = recent[shopper, place]
-                    if other != last:
-                        if scores[other] == 0.0:
-                            touched[count] = other
-                            count += 1
-                        scores[other] += weights[1] / max(own, 1)
-                target = scores[item] + weights[2] * chances[2] + weights[3] * chances[3]
-                better = 0
-                for other in range(items):
-                    score = scores[other]
-                    if score < target:
-                        warmth = heat[other] * 0.5 ** ((now - heat_as_of[other]) / POPULAR_HALF_LIFE)
-                        score += weights[3] * warmth / (POPULAR_HALF_LIFE * 1.4427)
-                        if category_of[other] == near and near_total > 0:
-                            score += weights[2] * warmth / near_total
-                    if score > target and other != last:
-                        better += 1
-                        if better >= HITS:
-                            break
-                row[1] = 1.0 if better < HITS else 0.0
-                for place in range(count):
-                    scores[touched[place]] = 0.0
-                joint = 0.0
-                for part in range(PARTS):
-                    joint += weights[part] * (chances[part] + 1e-5)
-                for part in range(PARTS):
-                    weights[part] += RATE * (weights[part] * (chances[part] + 1e-5) / joint - weights[part])
-                _strengthen(followers, strength, as_of, last, item, 1.0, now)
-                _strengthen(followers, strength, as_of, item, last, 0.3, now)
-        heat[item] = heat[item] * 0.5 ** ((now - heat_as_of[item]) / POPULAR_HALF_LIFE) + 1.0
-        heat_as_of[item] = now
-        in_category[category] = in_category[category] * 0.5 ** ((now - in_category_as_of[category]) / POPULAR_HALF_LIFE) + 1.0
-        in_category_as_of[category] = now
-        recent[shopper, made % RECENT_STEPS] = item
-        steps[shopper] = made + 1
-        last_ms[shopper] = times_ms[now]
-        seen_item[item] = True
+                _test(shop, people, shopper, last, item, now, row)
+                _strengthen(shop, last, item, 1.0, now)
+                _strengthen(shop, item, last, 0.3, now)
+        unit = 2.0 ** (now / POPULAR_HALF_LIFE)
+        shop.heat[0, item] += unit
+        shop.heat[1, shop.category[item]] += unit
+        people.recent[shopper, made % RECENT_STEPS] = item
+        people.steps[shopper] = made + 1
+        people.last_ms[shopper] = times_ms[now]
+        shop.seen[item] = True
 
 
 @compiled
-def _strengthen(followers: Any, strength: Any, as_of: Any, item: int, follower: int, amount: float, now: int) -> None:
-    fade = 0.5 ** ((now - as_of[item]) / HALF_LIFE)
-    as_of[item] = now
+def _compare(shop: Any, people: Any, shopper: int, item: int, row: Any) -> None:
+    """Tell whether category and item are among the shopper's newest steps."""
+    row[_NEW_CATEGORY], row[_REPEATED] = 1.0, 0.0
+    for place in range(min(people.steps[shopper], RECENT_STEPS)):
+        other = people.recent[shopper, place]
+        if shop.category[other] == shop.category[item]:
+            row[_NEW_CATEGORY] = 0.0
+        if other == item:
+            row[_REPEATED] = 1.0
+
+
+@compiled
+def _test(shop: Any, people: Any, shopper: int, last: int, item: int, now: int, row: Any) -> None:
+    """Tell how well the item was foreseen, and let the parts' weights learn from it (as `online_model/mixture.py` does)."""
+    total = shop.strength[last].sum()
+    kept = min(people.steps[shopper], RECENT_STEPS)
+    own = 0
+    for place in range(kept):
+        own += people.recent[shopper, place] != last
+    near = shop.heat[1, shop.category[last]]
+    ever = EVER * 2.0 ** (now / POPULAR_HALF_LIFE)
+    _gather(shop, people, shopper, last, kept, total, own, ever)
+    chances, weights = shop.chances, shop.weights
+    chances[0] = _followed(shop, last, item) / total if total > 0 else 0.0
+    chances[1] = row[_REPEATED] / max(own, 1)
+    warmth = shop.heat[0, item]
+    chances[2] = warmth / near if shop.category[item] == shop.category[last] and near > 0 else 0.0
+    chances[3] = warmth / ever
+    joint = 0.0
+    for part in range(PARTS):
+        joint += weights[part] * (chances[part] + FLOOR)
+    row[_LOSS] = -np.log(joint)
+    better = 0
+    for other in range(len(shop.scores)):
+        if shop.scores[other] > shop.scores[item] and other != last:
+            better += 1
+    row[_HIT] = 1.0 if better < HITS else 0.0
+    for part in range(PARTS):
+        weights[part] += RATE * (weights[part] * (chances[part] + FLOOR) / joint - weights[part])
+    if row[_REPEATED] == 0.0:
+        people.losses[shopper, people.surprised[shopper] % LASTING_STEPS] = row[_LOSS]
+        people.surprised[shopper] += 1
+        if people.surprised[shopper] >= LASTING_STEPS:
+            row[_LASTING] = people.losses[shopper].min()
+
+
+@compiled
+def _gather(shop: Any, people: Any, shopper: int, last: int, kept: int, total: float, own: int, ever: float) -> None:
+    """Write each item's score."""
+    scores, weights = shop.scores, shop.weights
+    near = shop.heat[1, shop.category[last]]
+    by_category = weights[2] / near if near > 0 else 0.0
+    for item in range(len(scores)):
+        share = weights[3] / ever
+        if shop.category[item] == shop.category[last]:
+            share += by_category
+        scores[item] = share * shop.heat[0, item]
+    for place in range(FOLLOWERS):
+        follower = shop.followers[last, place]
+        if follower >= 0 and total > 0:
+            scores[follower] += weights[0] * shop.strength[last, place] / total
+    for place in range(kept):
+        other = people.recent[shopper, place]
+        repeated = False
+        for before in range(place):
+            repeated = repeated or people.recent[shopper, before] == other
+        if other != last and not repeated:
+            scores[other] += weights[1] / max(own, 1)
+
+
+@compiled
+def _followed(shop: Any, item: int, follower: int) -> float:
+    for place in range(FOLLOWERS):
+        if shop.followers[item, place] == follower:
+            found: float = shop.strength[item, place]
+            return found
+    return 0.0
+
+
+@compiled
+def _strengthen(shop: Any, item: int, follower: int, amount: float, now: int) -> None:
+    """Add to how strongly `item` leads to `follower`; the weakest of 32 makes room for a new one."""
+    followers, strengths = shop.followers[item], shop.strength[item]
+    fade = 0.5 ** ((now - shop.as_of[item]) / HALF_LIFE)
+    shop.as_of[item] = now
     weakest, found = 0, -1
     for place in range(FOLLOWERS):
-        strength[item, place] *= fade
-        if followers[item, place] == follower:
+        strengths[place] *= fade
+        if followers[place] == follower:
             found = place
-        if strength[item, place] < strength[item, weakest]:
+        if strengths[place] < strengths[weakest]:
             weakest = place
     if found < 0:
         found = weakest
-        followers[item, found] = follower
-        strength[item, found] = 0.0
-    strength[item, found] += amount
+        followers[found] = follower
+        strengths[found] = 0.0
+    strengths[found] += amount

@@ -142,6 +142,11 @@ def _shifted(columns: Columns, plan: Plan) -> Columns:
     return replace(columns, price=np.expm1(told + shifts(plan, "price", columns.event) * told.std()))
 
 
+def planting(plan: Plan) -> Callable[[int, random.Random, Shop, Sequence[Shopper]], None]:
+    """Return what carries out a plan of changes of taste, called before each event as `simulate` does."""
+    return _Planting(plan)
+
+
 class _Planting:
     """Changes the shop's shoppers at the places of a plan."""
 

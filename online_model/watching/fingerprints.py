@@ -21,7 +21,7 @@ BUCKETS = 4096
 KEPT_BLOCKS = 1024
 BEFORE_BLOCKS = 512
 LEAST_STEPS = 100
-ALIKE, BEYOND_BEFORE = 0.2, 1.6
+ALIKE, BEYOND_BEFORE, BEYOND_BY = 0.2, 1.15, 0.05
 KNOWN_DRIFTS = 64
 
 
@@ -97,7 +97,10 @@ class KnownDrifts:
         """
         likeness = {name: float(after @ other) for name, other in self._profiles.items() if name != besides}
         best = max(likeness, key=likeness.__getitem__, default=None)
-        if best is None or likeness[best] < ALIKE or likeness[best] < BEYOND_BEFORE * float(before @ self._profiles[best]):
+        if best is None:
+            return None
+        as_before = float(before @ self._profiles[best])
+        if likeness[best] < max(ALIKE, BEYOND_BEFORE * as_before, as_before + BEYOND_BY):
             return None
         return best
 

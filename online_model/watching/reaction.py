@@ -21,13 +21,15 @@ HOUR_MS = 3_600_000
 # What came in the last minute before a decision may already be worse for the drift.
 BEFORE_MS, USUAL_MS = 60_000, 30 * 60_000
 EPISODES_KEPT = 100
+COLLAPSED = 0.7
 
 
 @dataclass(frozen=True)
 class Reaction:
     """What to do for an episode: `rate_scale` multiplies learning rates and `replay_share` is the replay's, both for `events`.
 
-    `memory_keep` is the share of old evidence that the memories keep, 1 for all; `begun_ms` is when it was decided.
+    `memory_keep` is the share of old evidence that the memories keep, 1 for all; with `memory_cut` they do not look at older events any
+    more, until it is withdrawn. `begun_ms` is when it was decided.
     """
 
     name: ReactionName
@@ -37,12 +39,13 @@ class Reaction:
     replay_share: float = 0.5
     memory_keep: float = 1.0
     events: int = 0
+    memory_cut: bool = False
 
 
 # How strongly each is done: learning takes more of what is new while it is hurried.
 _STRENGTH: dict[ReactionName, dict[str, Any]] = {
-    "learn_faster": {"rate_scale": 2.0, "replay_share": 0.35, "events": 16_384},
-    "forget_faster": {"memory_keep": 0.5},
+    "learn_faster": {"rate_scale": 2.0, "replay_share": 0.35, "events": 16_384, "memory_keep": 0.2},
+    "forget_faster": {"memory_keep": 0.2},
     "forget_slower": {"memory_keep": 1.0},
 }
 
@@ -73,6 +76,7 @@ class Reactions:
         self.least_lost = least_lost
         self._qualities: deque[tuple[int, float]] = deque()
         self._done: dict[str, list[DriftReaction]] = {}
+        self._cut: deque[str] = deque(maxlen=EPISODES_KEPT)
 
     def decide(self, change: EpisodeChange, quality: float, now_ms: int) -> Reaction | None:
         """Return what to do about a change, or None. `quality` is the share of hits among the first 20 right now."""
@@ -86,6 +90,21 @@ class Reactions:
         while len(self._done) > EPISODES_KEPT:
             del self._done[next(iter(self._done))]
         return Reaction(name, change.episode_id, now_ms, **_STRENGTH.get(name, {}))
+
+    def deepen(self, quality: float, now_ms: int) -> list[Reaction]:
+        """Return the reactions under way that must go further, each once: so much is lost that older events mislead more than they help.
+
+        Where fewer shoppers have changed, the older events still help the others.
+        """
+        deeper = []
+        for episode_id, reactions in self._done.items():
+            for reaction in reactions:
+                strength = _STRENGTH.get(reaction.name, {})
+                lost_much = reaction.quality_before is not None and quality < COLLAPSED * reaction.quality_before
+                if reaction.state == "begun" and lost_much and "memory_keep" in strength and episode_id not in self._cut:
+                    self._cut.append(episode_id)
+                    deeper.append(Reaction(reaction.name, episode_id, now_ms, **strength, memory_cut=True))
+        return deeper
 
     def measure(self, quality: float, now_ms: int) -> list[tuple[str, DriftReaction]]:
         """Take in the quality now; return reactions that are settled (kept or withdrawn) with the episode that each belongs to."""
@@ -107,11 +126,12 @@ class Reactions:
 
     def saved(self) -> dict[str, Any]:
         """Return all that is remembered, as JSON can hold it."""
-        return {"qualities": [list(one) for one in self._qualities], "done": msgspec.to_builtins(self._done)}
+        return {"qualities": [list(one) for one in self._qualities], "done": msgspec.to_builtins(self._done), "cut": list(self._cut)}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Take up what was saved."""
         self._qualities = deque((int(time_ms), float(quality)) for time_ms, quality in saved.get("qualities", ()))
+        self._cut = deque(saved.get("cut", ()), maxlen=EPISODES_KEPT)
         self._done = msgspec.convert(saved.get("done", {}), dict[str, list[DriftReaction]])
 
     def _name_for(self, change: EpisodeChange) -> ReactionName | None:
