@@ -56,7 +56,7 @@ def made_by(client: httpx.Client) -> set[tuple[str, int]]:
 
 
 def test_versions_and_decisions_are_listed_and_shoppers_split(client: httpx.Client) -> None:
-    assert made_by(client) == {("stable", 1), ("trial", 2)}
+    until(lambda: made_by(client) == {("stable", 1), ("trial", 2)})
     found = client.get("/v1/models").json()
     assert (found["stable_version"], found["newest_version"], found["trial_share"], found["pinned"]) == (1, 2, 0.9, False)
     assert [(one["version"], one["standing"]) for one in found["versions"]] == [(2, "newest"), (1, "stable")]
