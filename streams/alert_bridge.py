@@ -8,6 +8,7 @@ behind it wait in Kafka.
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -75,6 +76,7 @@ class AlertBridge:
         self._first_wait_s = self._wait_s = first_wait_s
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / "delivered.json"
+        self._counted: set[tuple[str, str]] = set()
         self._kept = _read(self._file)
         for target in targets:
             # From the first scrape on, so that the first failure is seen to rise from 0.
@@ -205,9 +207,11 @@ class AlertBridge:
         self._count_open()
 
     def _count_open(self) -> None:
-        metrics.DRIFT_OPEN.clear()
-        for episode in self._kept.open.values():
-            metrics.DRIFT_OPEN.labels(episode.newest.signal, episode.newest.severity).inc()
+        open_now = Counter((episode.newest.signal, episode.newest.severity) for episode in self._kept.open.values())
+        # What has ended stays at 0: a series that vanishes looks like a part that has died.
+        self._counted |= open_now.keys()
+        for labels in self._counted:
+            metrics.DRIFT_OPEN.labels(*labels).set(open_now[labels])
 
     def _told(self, alert: DriftAlert, target: Target, error: Exception | None = None) -> dict[str, object]:
         ids: dict[str, object] = {"alert_id": alert.alert_id, "episode_id": episode_of(alert), "state": alert.state, "target": target.name}

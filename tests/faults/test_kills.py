@@ -15,7 +15,7 @@ def test_nothing_is_lost_or_double_when_each_part_is_killed_in_the_middle_of_a_r
     with Demo(options, settings, Watcher(said.append)) as demo:
         report = demo.run()
     told = "\n".join(said)
-    assert report.restarts == {"feature-worker": 2, "learner": 1, "recommender": 1, "gateway": 0}, told
+    assert report.restarts == {"feature-worker": 2, "learner": 1, "recommender": 1, "gateway": 0, "release-manager": 0}, told
     assert told.count("killed by SIGKILL") == len(KILLS)
     assert report.events_published >= 0.8 * 600 * 20
     assert (report.events_lost, report.events_double) == (0, 0), told
