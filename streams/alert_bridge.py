@@ -207,7 +207,9 @@ class AlertBridge:
         self._count_open()
 
     def _count_open(self) -> None:
-        open_now = Counter((episode.newest.signal, episode.newest.severity) for episode in self._kept.open.values())
+        open_now: Counter[tuple[str, str]] = Counter(
+            (episode.newest.signal, episode.newest.severity) for episode in self._kept.open.values()
+        )
         # What has ended stays at 0: a series that vanishes looks like a part that has died.
         self._counted |= open_now.keys()
         for labels in self._counted:
