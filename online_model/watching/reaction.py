@@ -9,7 +9,7 @@ between two reactions of a kind and a most for an hour.
 from collections import deque
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -43,7 +43,7 @@ class Reaction:
 
 
 # How strongly each is done: learning takes more of what is new while it is hurried.
-_STRENGTH: dict[ReactionName, dict[str, Any]] = {
+_STRENGTH: dict[str, dict[str, Any]] = {
     "learn_faster": {"rate_scale": 2.0, "replay_share": 0.35, "events": 16_384, "memory_keep": 0.2},
     "forget_faster": {"memory_keep": 0.2},
     "forget_slower": {"memory_keep": 1.0},
@@ -103,7 +103,7 @@ class Reactions:
                 lost_much = reaction.quality_before is not None and quality < COLLAPSED * reaction.quality_before
                 if reaction.state == "begun" and lost_much and "memory_keep" in strength and episode_id not in self._cut:
                     self._cut.append(episode_id)
-                    deeper.append(Reaction(reaction.name, episode_id, now_ms, **strength, memory_cut=True))
+                    deeper.append(Reaction(cast(ReactionName, reaction.name), episode_id, now_ms, **strength, memory_cut=True))
         return deeper
 
     def measure(self, quality: float, now_ms: int) -> list[tuple[str, DriftReaction]]:
