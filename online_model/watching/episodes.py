@@ -76,6 +76,8 @@ class _Episode:
     last_told: int
     last_checked: int
     since_step: int
+    # By plane: how many blocks it had seen when the episode began.
+    began_at: dict[str, int] = field(default_factory=dict)
     moving: dict[str, _Moving] = field(default_factory=dict)
     known: str | None = None
 
@@ -156,6 +158,7 @@ class Episodes:
             now,
             now,
             self._steps.blocks - window,
+            began_at={other: each.tests.blocks for other, each in self._planes.items()},
         )
         self._take_in(self._current, name, plane, [*finding.found, *finding.beside])
         plane.begin_anew(window)
@@ -227,6 +230,9 @@ class Episodes:
             columns = [each.column for each in episode.moving.values() if each.plane == name]
             if columns or name == episode.plane:
                 other.settle(columns, min(settled, other.tests.blocks))
+            else:
+                # Whatever moved there was this drift too.
+                other.begin_anew(other.tests.blocks - episode.began_at.get(name, 0))
         self._current, self._last = None, (episode, plane.tests.blocks)
         return told
 

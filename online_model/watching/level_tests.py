@@ -28,7 +28,8 @@ _CLIP, _CLIPPED_MEAN = 4.0, 0.9205
 _BEGINNINGS = (128, 256, 512, 1024)
 _KEPT_OF_BEGINNING = 0.1
 _FLOOR = 0.7
-_FARTHEST = 6.0
+_FARTHEST, _MOST_SKEWED = 4.0, 3.0
+_FIRST_BLOCKS = 64
 _CALM, _WEIGHT_IF_MOVING = 3.5, 0.1
 _KNOWN = 0.5
 
@@ -55,11 +56,26 @@ class LevelTests:
         self.regressors[newest] = self.regressors[before] + regressors
         self.blocks += 1
 
+    def move_level(self, columns: Floats) -> None:
+        """Let the residuals of all blocks kept be held against a usual level that lies higher by `columns`, (columns,)."""
+        slots = np.arange(KEPT)
+        blocks = self.blocks - (self.blocks - slots) % KEPT
+        self.sums -= np.maximum(blocks, 0)[:, None] * columns
+
     def mean(self, begin: int, end: int) -> Floats:
         """Return the mean residual of the blocks from `begin` to before `end`, numbered from 0, (columns,)."""
         begin = max(begin, self.blocks - KEPT + 1, 0)
         total: Floats = (self.sums[end % KEPT] - self.sums[begin % KEPT]) / max(1, end - begin)
         return total
+
+    def began(self, column: int, window: int, difference: float) -> int:
+        """Return how many blocks ago a column's level moved: the likeliest start within the window whose mean lies off by `difference`."""
+        sizes = np.arange(1, window + 1)
+        sums = self.sums[self.blocks % KEPT, column] - self.sums[(self.blocks - sizes) % KEPT, column]
+        before = sums[-1] / window - difference
+        # The largest cumulated sum, as in Page's test, for a change at an unknown place.
+        apart = np.sign(difference) * (sums / sizes - before) * np.sqrt(sizes)
+        return int(sizes[int(apart.argmax())])
 
     def regressor_mean(self, begin: int, end: int) -> Floats:
         """Return the mean regressors of these blocks, (width,)."""
@@ -91,6 +107,8 @@ class LevelTests:
         unknown = uncertainty(moved)
         weights = 1.0 / _LENGTHS + 1.0 / size
         self._weights, self._usable = weights, usable & (unknown < _KNOWN * weights)
+        # In a young shop no hour is known yet; the noise of single blocks is learned all the same, rather too large than not at all.
+        self._usable[0] |= usable[0] and self.learned[0] < _FIRST_BLOCKS
         variances, _ = self.noise()
         return np.where(usable[:, None], differences, np.nan), variances * weights[:, None] + self.variances * unknown[:, None]
 
@@ -105,7 +123,7 @@ class LevelTests:
             scores = np.where(spread > 0, differences / np.sqrt(spread), 0.0)
             old = np.clip(before[:, shares], 1e-4, 1.0 - 1e-4)
             new = np.clip(old + differences[:, shares], 1e-9, 1.0 - 1e-9)
-            size = old * (1.0 - old) / np.maximum(spread[:, shares], 1e-12)
+            size = np.where(spread[:, shares] > 0, old * (1.0 - old) / spread[:, shares], 0.0)
             deviance = 2.0 * size * (new * np.log(new / old) + (1.0 - new) * np.log((1.0 - new) / (1.0 - old)))
             scores[:, shares] = np.sign(differences[:, shares]) * np.sqrt(np.maximum(deviance, 0.0))
         scores[:, ~shares] = _unskewed(scores[:, ~shares], self._skewness()[:, ~shares])
@@ -134,7 +152,7 @@ class LevelTests:
         variances, _ = self.noise()
         with np.errstate(divide="ignore", invalid="ignore"):
             alike = np.sqrt(np.where(variances[0] > 0, variances / variances[0], 1.0))
-        skewness: Floats = self.skewness * alike / np.sqrt(_LENGTHS)[:, None]
+        skewness: Floats = np.clip(self.skewness, -_MOST_SKEWED, _MOST_SKEWED) * alike / np.sqrt(_LENGTHS)[:, None]
         return skewness
 
     def learn(self, differences: Floats, scores: Floats) -> None:
@@ -148,14 +166,14 @@ class LevelTests:
         if self.blocks in _BEGINNINGS:
             self.learned[1:] *= _KEPT_OF_BEGINNING
         self.learned += usable
+        # What moves clearly is likely no noise; it counts a little, since noise that was underrated looks the same.
+        with np.errstate(invalid="ignore"):
+            calm = np.where((np.abs(scores[1:]) > _CALM).any(axis=0), _WEIGHT_IF_MOVING, 1.0)
         if usable[0]:
             self.variances += (squares[0] - self.variances) / min(self.learned[0], _NOISE_BLOCKS)
             with np.errstate(divide="ignore", invalid="ignore"):
                 near = np.clip(np.where(current[0] > 0, differences[0] / np.sqrt(current[0]), 0.0), -_FARTHEST, _FARTHEST)
-            self.skewness += (near**3 - self.skewness) / min(self.learned[0] + 1.0, _MEMORY_BLOCKS)
-        # What moves clearly is likely no noise; it counts a little, since noise that was underrated looks the same.
-        with np.errstate(invalid="ignore"):
-            calm = np.where((np.abs(scores[1:]) > _CALM).any(axis=0), _WEIGHT_IF_MOVING, 1.0)
+            self.skewness += calm * (near**3 - self.skewness) / min(self.learned[0] + _FIRST_BLOCKS, _MEMORY_BLOCKS)
         for place in np.flatnonzero(usable[1:]) + 1:
             rate = calm * 1.0 / min(self.learned[place], max(_MEMORY_WINDOWS * WINDOWS[place], _MEMORY_BLOCKS))
             self.ratios[place] += rate * (squares[place] / np.maximum(self.variances, 1e-300) - self.ratios[place])

@@ -149,11 +149,8 @@ class Plane:
         shift = np.zeros(self.columns.count)
         mean = self.tests.mean(self.tests.blocks - blocks_back, self.tests.blocks)
         shift[list(columns)] = mean[list(columns)]
-        self.seasons.move_level(shift)
-        self.seasons.refit()
+        self._move_level(shift, blocks_back)
         self.frozen[:] = False
-        self._waiting.clear()
-        self.begin_anew(blocks_back)
 
     def saved(self) -> dict[str, Any]:
         """Return all that is remembered, as JSON can hold it; detectors other than windows begin anew."""
@@ -222,7 +219,9 @@ class Plane:
         """Let the seasons learn blocks only when they are too old to be tested, or a drift would teach them what it is."""
         self._waiting.append((row, block.means, block.time_ms, there & ~self.frozen))
         early = self.tests.blocks < 4 * LEARNED_LATER
-        while self._waiting and (early or len(self._waiting) > LEARNED_LATER):
+        # At first there is nothing to go by but the newest.
+        later = min(LEARNED_LATER, max(0, self.tests.blocks - LEAST_REFERENCE) // 4)
+        while len(self._waiting) > later:
             old_row, means, time_ms, usable = self._waiting.pop(0)
             self.seasons.learn(old_row, np.where(usable, means, self.seasons.expected(old_row)), time_ms)
         if early or self.tests.blocks % REFIT_EVERY == 0:
@@ -279,25 +278,37 @@ class Plane:
         shift = np.zeros(self.columns.count)
         columns = self._tested[fallen[place]]
         shift[columns] = differences[place, columns]
-        self.seasons.move_level(shift)
-        self.begin_anew(WINDOWS[1:][place])
+        self._move_level(shift, WINDOWS[1:][place])
+
+    def _move_level(self, columns: Floats, blocks_back: int) -> None:
+        """Let what is usual be higher by `columns`, as it is since `blocks_back` blocks."""
+        self.seasons.move_level(columns)
+        self.seasons.refit()
+        self.tests.move_level(columns)
+        self.begin_anew(blocks_back)
+        # What waits to be learned from before that is of the level before.
+        older = max(0, len(self._waiting) - blocks_back)
+        self._waiting[:older] = [(row, means + columns, at, usable) for row, means, at, usable in self._waiting[:older]]
 
     def _moved(self, tested: int, place: int, differences: Floats, scores: Floats, block: Block, row: Floats) -> Moved:
         column = int(self._tested[tested])
         watch = self._watch_of[tested]
         shown = column
-        length = WINDOWS[1:][place]
         if watch.transform == "sqrt":
             shown = self.columns.of(watch.signal)[0]
+        length = WINDOWS[1:][place]
+        since = self.tests.began(column, length, float(differences[place, column]))
         # In the units of the hour that it is now.
-        after = float(self.seasons.expected(row)[shown] + self.tests.mean(self.tests.blocks - length, self.tests.blocks)[shown])
-        before = after - float(differences[place, shown])
+        now = self.tests.blocks
+        usual = self.seasons.expected(row)[shown]
+        before = float(usual + self.tests.mean(now - length, now)[shown] - differences[place, shown])
+        after = float(usual + self.tests.mean(now - since, now)[shown])
         score = float(scores[place, column])
         one_sided = watch.direction != "both"
         p_value = math.erfc(abs(score) / math.sqrt(2.0)) * (0.5 if one_sided else 1.0)
-        since = self._times[-min(length, len(self._times))]
+        since_ms = self._times[-min(since, len(self._times))]
         effect = float(differences[place, column] / max(self.deviations[column], 1e-12))
-        return Moved(watch, self.columns.label(shown), column, length * self.block, before, after, score, effect, p_value, since)
+        return Moved(watch, self.columns.label(shown), column, since * self.block, before, after, score, effect, p_value, since_ms)
 
     def _spread(self, batch: Batch) -> None:
         """Learn the standard deviation of single values, over the last 100,000 of them; that of shares follows from their means."""
