@@ -164,3 +164,31 @@ def test_whatever_was_learned_and_asked_the_evidence_is_sound(visits: list[list[
     assert not room.near.any()
     assert not room.far.any()
     assert not room.likeness.any()
+
+
+def test_what_was_forgotten_weighs_less_than_what_comes() -> None:
+    fading, lasting = (taught(*[[1, 2]] * 20) for _ in range(2))
+    fading.forget(0.1)
+    assert evidence(fading, 1)[2][Column.ROW_LAST] > 0
+    for memory in (fading, lasting):
+        for visit in range(3):
+            memory.learn(f"new-{visit}", 1, is_new_visit=True)
+            memory.learn(f"new-{visit}", 3, is_new_visit=False)
+    ratios = [evidence(memory, 1)[3][Column.ROW_LAST] / evidence(memory, 1)[2][Column.ROW_LAST] for memory in (fading, lasting)]
+    assert ratios[0] > 5 * ratios[1]
+
+
+def test_what_was_cut_off_is_not_looked_at_until_it_is_recalled() -> None:
+    memory, untouched = (taught([1, 2], [1, 3], [1, 4]) for _ in range(2))
+    memory.forget(1.0, cut=True)
+    followers = {item for item, row in evidence(memory, 1).items() if row.get(Column.NEXT, 0) > 0}
+    assert followers == {4}, "of each item the newest step is still seen"
+    memory.recall()
+    assert evidence(memory, 1) == evidence(untouched, 1)
+    memory.recall()
+
+
+@pytest.mark.parametrize("keep", [0.0, 1.5])
+def test_a_share_to_keep_lies_between_0_and_1(keep: float) -> None:
+    with pytest.raises(ValueError, match=r"keep: above 0 and at most 1 was expected"):
+        Memory(2).forget(keep)

@@ -109,3 +109,28 @@ def test_what_is_remembered_goes_through_json() -> None:
     assert twin.saved() == reactions.saved()
     assert twin.decide(change("e-2"), 0.3, BEGIN_MS + 11 * MINUTE_MS) is None, "the pause goes on"
     Reactions().restore({})
+
+
+def test_where_quality_collapses_the_memories_are_cut_once() -> None:
+    reactions = Reactions()
+    for minute in range(10):
+        reactions.measure(0.5, BEGIN_MS + minute * MINUTE_MS)
+    begun_ms = BEGIN_MS + 10 * MINUTE_MS
+    begun = reactions.decide(change(), 0.48, begun_ms)
+    assert begun is not None
+    assert 0 < begun.memory_keep < 1
+    assert not begun.memory_cut
+    assert reactions.deepen(0.42, begun_ms + 1000) == [], "most shoppers are as they were"
+    [deeper] = reactions.deepen(0.2, begun_ms + 2000)
+    assert deeper.memory_cut
+    assert deeper.episode_id == "e-1"
+    twin = Reactions()
+    twin.restore(json.loads(json.dumps(reactions.saved())))
+    assert twin.deepen(0.2, begun_ms + 3000) == []
+
+
+def test_without_a_reaction_nothing_is_deepened() -> None:
+    reactions = Reactions(only_tell=True)
+    reactions.measure(0.5, BEGIN_MS)
+    assert reactions.decide(change(), 0.1, BEGIN_MS + HOUR_MS) is None
+    assert reactions.deepen(0.1, BEGIN_MS + HOUR_MS) == []
