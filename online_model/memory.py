@@ -116,8 +116,8 @@ class Memory:
     def forget(self, keep: float, *, cut: bool = False) -> None:
         """Let all that was learned count `keep` times as much beside what comes, from 0 to 1: the shop has changed.
 
-        What is asked next has nearly the same answer, but a new step weighs more. With `cut` the events before, but the newest of each item,
-        are not looked at any more; `recall` takes that back.
+        What is asked next has nearly the same answer, but a new step weighs more. With `cut` the events before, but the newest of each
+        item, are not looked at any more; `recall` takes that back.
         """
         if not 0.0 < keep <= 1.0:
             raise ValueError(f"keep: above 0 and at most 1 was expected; the value is {keep:g}")
