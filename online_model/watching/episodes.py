@@ -146,6 +146,8 @@ class Episodes:
             self._current = reopened
             self._join(name, plane, finding)
             reopened.last_checked = now
+            # It may be another drift of the same signals: what is surprising from now on tells.
+            reopened.since_step = self._steps.blocks - window
             return []
         self._current = _Episode(
             f"{lead.watch.name}-{finding.time_ms}"[:128],

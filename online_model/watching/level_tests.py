@@ -28,8 +28,9 @@ _CLIP, _CLIPPED_MEAN = 4.0, 0.9205
 _BEGINNINGS = (128, 256, 512, 1024)
 _KEPT_OF_BEGINNING = 0.1
 _FLOOR = 0.7
-_FARTHEST, _MOST_SKEWED = 4.0, 3.0
+_FARTHEST, _MOST_SKEWED = 5.0, 5.0
 _FIRST_BLOCKS = 64
+_FARTHEST_BLOCK = 4.0
 _CALM, _WEIGHT_IF_MOVING = 3.5, 0.1
 _KNOWN = 0.5
 
@@ -42,6 +43,8 @@ class LevelTests:
         # The first block that may serve as reference: where the level of now began.
         self.epoch = 0
         self.sums = np.zeros((KEPT, columns))
+        # The same of residuals that are not too far from those before: one wild block is no level.
+        self.bounded = np.zeros((KEPT, columns))
         self.regressors = np.zeros((KEPT, width))
         self.variances = np.zeros(columns)
         self.ratios = np.ones((len(WINDOWS), columns))
@@ -53,6 +56,7 @@ class LevelTests:
         """Take in a block: the residual of each column, (columns,), and the instant's regressors, (width,)."""
         newest, before = (self.blocks + 1) % KEPT, self.blocks % KEPT
         self.sums[newest] = self.sums[before] + residuals
+        self.bounded[newest] = self.bounded[before] + self._bounded(residuals)
         self.regressors[newest] = self.regressors[before] + regressors
         self.blocks += 1
 
@@ -60,13 +64,20 @@ class LevelTests:
         """Let the residuals of all blocks kept be held against a usual level that lies higher by `columns`, (columns,)."""
         slots = np.arange(KEPT)
         blocks = self.blocks - (self.blocks - slots) % KEPT
-        self.sums -= np.maximum(blocks, 0)[:, None] * columns
+        for sums in (self.sums, self.bounded):
+            sums -= np.maximum(blocks, 0)[:, None] * columns
 
     def mean(self, begin: int, end: int) -> Floats:
         """Return the mean residual of the blocks from `begin` to before `end`, numbered from 0, (columns,)."""
         begin = max(begin, self.blocks - KEPT + 1, 0)
         total: Floats = (self.sums[end % KEPT] - self.sums[begin % KEPT]) / max(1, end - begin)
         return total
+
+    def difference(self, column: int, window: int) -> float:
+        """Return how far a column's level has moved, as `window`, a place in `WINDOWS`, shows it, wild blocks and all."""
+        length, reference = WINDOWS[window], int(self.references()[window])
+        end = self.blocks
+        return float(self.mean(end - length, end)[column] - self.mean(end - length - reference, end - length)[column])
 
     def began(self, column: int, window: int, difference: float) -> int:
         """Return how many blocks ago a column's level moved: the likeliest start within the window whose mean lies off by `difference`."""
@@ -99,9 +110,8 @@ class LevelTests:
         size = np.maximum(references, 1)
         end = self.blocks
         middle, begin = (end - _LENGTHS) % KEPT, (end - _LENGTHS - size) % KEPT
-        differences = (self.sums[end % KEPT] - self.sums[middle]) / _LENGTHS[:, None] - (self.sums[middle] - self.sums[begin]) / size[
-            :, None
-        ]
+        newest, reference = self.bounded[end % KEPT] - self.bounded[middle], self.bounded[middle] - self.bounded[begin]
+        differences = newest / _LENGTHS[:, None] - reference / size[:, None]
         moved = (self.regressors[end % KEPT] - self.regressors[middle]) / _LENGTHS[:, None]
         moved -= (self.regressors[middle] - self.regressors[begin]) / size[:, None]
         unknown = uncertainty(moved)
@@ -146,6 +156,15 @@ class LevelTests:
             np.maximum(ratios[place], _FLOOR, out=ratios[place])
         freedom = np.minimum(seen, np.maximum(_MEMORY_WINDOWS, _MEMORY_BLOCKS / _LENGTHS)) + _PRIOR_WINDOWS
         return ratios * self.variances, np.minimum(freedom, _NOISE_BLOCKS)
+
+    def _bounded(self, residuals: Floats) -> Floats:
+        if self.learned[0] < LEAST_REFERENCE or self.blocks < LEAST_REFERENCE:
+            return residuals
+        now = self.blocks
+        centre = (self.bounded[now % KEPT] - self.bounded[(now - LEAST_REFERENCE) % KEPT]) / LEAST_REFERENCE
+        limits = _FARTHEST_BLOCK * np.sqrt(self.variances)
+        bounded: Floats = np.clip(residuals, centre - limits, centre + limits)
+        return bounded
 
     def _skewness(self) -> Floats:
         """Return the skewness of each window's mean, (windows, columns), from that of single blocks."""

@@ -185,7 +185,7 @@ class Plane:
     def _arrays(self) -> list[tuple[object, str]]:
         return [
             *((self.seasons, name) for name in ("information", "moments", "weights", "covariance")),
-            *((self.tests, name) for name in ("sums", "regressors", "variances", "ratios", "learned", "skewness")),
+            *((self.tests, name) for name in ("sums", "bounded", "regressors", "variances", "ratios", "learned", "skewness")),
             *((self, name) for name in ("deviations", "means", "seen", "frozen")),
         ]
 
@@ -297,11 +297,11 @@ class Plane:
         if watch.transform == "sqrt":
             shown = self.columns.of(watch.signal)[0]
         length = WINDOWS[1:][place]
-        since = self.tests.began(column, length, float(differences[place, column]))
+        since = self.tests.began(column, length, self.tests.difference(column, place + 1))
         # In the units of the hour that it is now.
         now = self.tests.blocks
         usual = self.seasons.expected(row)[shown]
-        before = float(usual + self.tests.mean(now - length, now)[shown] - differences[place, shown])
+        before = float(usual + self.tests.mean(now - length, now)[shown] - self.tests.difference(shown, place + 1))
         after = float(usual + self.tests.mean(now - since, now)[shown])
         score = float(scores[place, column])
         one_sided = watch.direction != "both"
