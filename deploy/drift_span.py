@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from headrace.deploy.row_commands import NotATime, parse_time
 from headrace.schemas import DriftAlert, DriftState, InvalidMessage, ModelRelease, ModelUpdate, ReleaseOutcomes, decode
 from headrace.schemas.topics import (
+    BY_NAME,
     CLICKS,
     DRIFT_ALERTS,
     DRIFT_STATE,
@@ -15,7 +16,6 @@ from headrace.schemas.topics import (
     PURCHASES,
     RECOMMENDATIONS,
     RELEASE_OUTCOMES,
-    TOPICS,
     USER_FEATURES,
 )
 from headrace.streams.log_reading import LogReader
@@ -23,7 +23,6 @@ from headrace.streams.log_reading import LogReader
 TOLD = (DRIFT_ALERTS, MODEL_UPDATES, MODEL_RELEASES, RELEASE_OUTCOMES)
 COUNTED = (CLICKS, PURCHASES, USER_FEATURES, RECOMMENDATIONS)
 UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
-_MESSAGES = {topic.name: topic.message for topic in TOPICS}
 
 
 @dataclass
@@ -130,7 +129,7 @@ def read_span(bootstrap: str, from_ms: int, to_ms: int, progress: Callable[[int,
 
 
 def _take(span: DriftSpan, episodes: dict[str, DriftEpisode], topic: str, value: bytes | None, headers: object) -> None:
-    kind = _MESSAGES[topic]
+    kind = BY_NAME[topic].message
     try:
         message = decode(kind, value, headers) if kind is not None else None  # type: ignore[arg-type]
     except InvalidMessage:

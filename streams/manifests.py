@@ -2,11 +2,11 @@
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from headrace.schemas import InvalidMessage, ModelUpdate, decode
+from headrace.schemas import InvalidMessage, ModelUpdate
 from headrace.schemas.topics import MODEL_UPDATES
-from headrace.schemas.wire import header
 from headrace.streams import kafka
-from headrace.streams.signing import SIGNATURE_HEADER, Forged, TrustedKeys
+from headrace.streams.signed_records import open_record
+from headrace.streams.signing import Forged, TrustedKeys
 
 READ_TIMEOUT_S = 10.0
 READ_AT_ONCE = 5000
@@ -29,12 +29,9 @@ def read_manifests(bootstrap: str, client_id: str, trusted: TrustedKeys | None =
             for record in records:
                 position = (record.offset() or 0) + 1
                 try:
-                    update = decode(ModelUpdate, record.value(), record.headers())
-                    if trusted is not None:
-                        trusted.verify(update.key_id, record.value() or b"", header(record.headers(), SIGNATURE_HEADER))
+                    found.append(open_record(ModelUpdate, record.value(), record.headers(), trusted))
                 except (InvalidMessage, Forged):
                     continue
-                found.append(update)
     finally:
         consumer.close()
     return found

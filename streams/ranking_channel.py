@@ -8,20 +8,22 @@ holds the whole of it, some tens of kilobytes, so nothing has to follow a chain.
 import logging
 import threading
 
-from confluent_kafka import Message
+from confluent_kafka import Message, TopicPartition
 
 from headrace.online_model.ranker import Ranker
 from headrace.online_model.weights import BadUpdate
-from headrace.schemas import InvalidMessage, RankingWeights, decode, encode
+from headrace.schemas import InvalidMessage, RankingWeights
 from headrace.schemas.topics import RANKING_WEIGHTS
-from headrace.schemas.wire import header, headers, now_ms
+from headrace.schemas.wire import headers, now_ms
 from headrace.streams import kafka, metrics
-from headrace.streams.signing import SIGNATURE_HEADER, Forged, SigningKey, TrustedKeys
+from headrace.streams.signed_records import open_record, sign, signature_header
+from headrace.streams.signing import Forged, SigningKey, TrustedKeys
 
 log = logging.getLogger(__name__)
 
 MODEL = "ranking"
 PUBLISH_EVERY_S = 10.0
+NEWEST_TIMEOUT_S = 5.0
 
 
 class RankingFollower:
@@ -37,12 +39,9 @@ class RankingFollower:
         self._trusted = trusted
         self._consumer = kafka.consumer(bootstrap, f"{client_id}-ranking")
         low, end = kafka.watermarks(self._consumer, RANKING_WEIGHTS.name, 0)
-        position = kafka.assign_all(self._consumer, [RANKING_WEIGHTS])[0].offset
-        newest = None
-        while low <= position < end and (record := self._consumer.poll(5.0)) is not None:
-            if record.error() is None:
-                position, newest = (record.offset() or 0) + 1, record
-        if newest is not None:
+        # The last record is never compacted away, and those before it are of no use.
+        self._consumer.assign([TopicPartition(RANKING_WEIGHTS.name, 0, max(low, end - 1))])
+        if end > low and (newest := self._consumer.poll(NEWEST_TIMEOUT_S)) is not None and newest.error() is None:
             self._take(newest)
 
     def run(self, stop: threading.Event) -> None:
@@ -60,11 +59,8 @@ class RankingFollower:
             self._take(record)
 
     def _take(self, record: Message) -> None:
-        value = record.value() or b""
         try:
-            learned = decode(RankingWeights, value, record.headers())
-            if self._trusted is not None:
-                self._trusted.verify(learned.key_id, value, header(record.headers(), SIGNATURE_HEADER))
+            learned = open_record(RankingWeights, record.value() or b"", record.headers(), self._trusted)
             self._ranker.take_up(learned.payload)
         except (InvalidMessage, Forged, BadUpdate) as error:
             metrics.RANKING_REFUSED.labels("forged" if isinstance(error, Forged) else "unfit").inc()
@@ -95,11 +91,9 @@ class RankingPublisher:
             learned_by=self._learned_by,
             created_ms=now_ms(),
             payload=payload,
-            key_id=self._signing.key_id if self._signing is not None else None,
         )
-        value = encode(message)
+        message, value, signature = sign(message, self._signing)
         tags = headers(message, event_id=f"{MODEL}-{self._learned_by}-{questions}", time_ms=message.created_ms, source=self._learned_by)
-        if self._signing is not None:
-            tags.append((SIGNATURE_HEADER, self._signing.sign(value)))
+        tags += signature_header(signature)
         self._producer.produce(RANKING_WEIGHTS.name, value, MODEL, partition=0, headers=tags, on_delivery=kafka.must_arrive)
         return True

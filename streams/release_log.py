@@ -6,10 +6,11 @@ import time
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from headrace.online_model.release_state import ReleaseState
-from headrace.schemas import InvalidMessage, ModelRelease, decode, encode
+from headrace.schemas import InvalidMessage, ModelRelease, encode
 from headrace.schemas.topics import MODEL_RELEASES
-from headrace.schemas.wire import header, headers
+from headrace.schemas.wire import headers
 from headrace.streams import kafka, metrics
+from headrace.streams.signed_records import open_record
 from headrace.streams.signing import SIGNATURE_HEADER, Forged, SigningKey, TrustedKeys
 
 log = logging.getLogger(__name__)
@@ -62,15 +63,10 @@ class ReleaseLog:
         self._consumer.close()
 
     def _take(self, record: Message) -> bool:
-        reason = "unreadable"
         try:
-            value = record.value() or b""
-            release = decode(ModelRelease, value, record.headers())
-            reason = "forged"
-            if self._trusted is not None:
-                self._trusted.verify(release.key_id, value, header(record.headers(), SIGNATURE_HEADER))
+            release = open_record(ModelRelease, record.value() or b"", record.headers(), self._trusted)
         except (InvalidMessage, Forged) as error:
-            told = str(error)
+            reason, told = "forged" if isinstance(error, Forged) else "unreadable", str(error)
         else:
             reason, objection = "void", self.state.objection(release)
             if objection is None:

@@ -14,10 +14,11 @@ from confluent_kafka import KafkaException, Message, TopicPartition
 from headrace.online_model.release_policy import Decision, ReleasePolicy, ReleaseRules
 from headrace.schemas import DriftAlert, InvalidMessage, ModelRelease, ModelUpdate, ReleaseOutcomes, decode, encode
 from headrace.schemas.topics import DRIFT_ALERTS, MODEL_UPDATES, RELEASE_OUTCOMES
-from headrace.schemas.wire import header, headers, now_ms
+from headrace.schemas.wire import headers, now_ms
 from headrace.streams import kafka, metrics
 from headrace.streams.release_log import ReleaseLog, ReleasePublisher, ReleaseVoid, publish_and_wait
-from headrace.streams.signing import SIGNATURE_HEADER, Forged, SigningKey, TrustedKeys
+from headrace.streams.signed_records import open_record
+from headrace.streams.signing import Forged, SigningKey, TrustedKeys
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +46,12 @@ class ReleaseManager:
         self._alerts = kafka.producer(bootstrap, f"{COMPONENT}-alerts")
         self._log = ReleaseLog(bootstrap, COMPONENT, trusted)
         self._consumer = kafka.consumer(bootstrap, COMPONENT)
-        self._updates_end = kafka.watermarks(self._consumer, MODEL_UPDATES.name, 0)[1]
+        self._updates_read, self._updates_end = kafka.watermarks(self._consumer, MODEL_UPDATES.name, 0)
         low, end = kafka.watermarks(self._consumer, RELEASE_OUTCOMES.name, 0)
         newest = self._log.state.newest
         since = [end] if newest is None else [place.offset for place in self._first_since(newest.decided_ms)]
-        updates = TopicPartition(MODEL_UPDATES.name, 0, kafka.watermarks(self._consumer, MODEL_UPDATES.name, 0)[0])
+        updates = TopicPartition(MODEL_UPDATES.name, 0, self._updates_read)
         self._consumer.assign([updates, TopicPartition(RELEASE_OUTCOMES.name, 0, since[0] if since[0] >= low else end)])
-        self._updates_read = updates.offset
         # What comes before all versions are known cannot be told to be on trial.
         self._early: list[ReleaseOutcomes] = []
         self._caught_up = False
@@ -103,13 +103,10 @@ class ReleaseManager:
 
     def _update(self, record: Message) -> ModelUpdate | None:
         try:
-            update = decode(ModelUpdate, record.value(), record.headers())
-            if self._trusted is not None:
-                self._trusted.verify(update.key_id, record.value() or b"", header(record.headers(), SIGNATURE_HEADER))
+            return open_record(ModelUpdate, record.value(), record.headers(), self._trusted)
         except (InvalidMessage, Forged) as error:
             log.warning("manifest passed over", extra={"offset": record.offset(), "reason": str(error)})
             return None
-        return update
 
     def _catch_up(self) -> None:
         self._caught_up = True

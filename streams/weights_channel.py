@@ -16,12 +16,13 @@ from msgspec.structs import replace
 
 from headrace.online_model.payload_layout import shapes_of
 from headrace.online_model.weights import BadUpdate
-from headrace.schemas import InvalidMessage, ModelUpdate, decode, encode
+from headrace.schemas import InvalidMessage, ModelUpdate
 from headrace.schemas.topics import MODEL_UPDATES, MODEL_WEIGHTS
-from headrace.schemas.wire import AnyHeaders, Headers, header, headers
+from headrace.schemas.wire import Headers, header, headers
 from headrace.streams import kafka, metrics, tracing
 from headrace.streams.chain import NOTHING, ChainFollower, KnownUpdates, Reason
-from headrace.streams.signing import SIGNATURE_HEADER, Forged, SigningKey, TrustedKeys
+from headrace.streams.signed_records import open_record, sign, signature_header
+from headrace.streams.signing import Forged, SigningKey, TrustedKeys
 from headrace.streams.weight_payloads import WeightPayloads
 from headrace.streams.weight_store import WeightStore
 
@@ -98,11 +99,10 @@ class WeightsPublisher:
 
         Raises KafkaException if it is lost.
         """
-        update, value, signature = self._signed(update)
+        update, value, signature = sign(update, self._signing)
         name = f"{update.model}-{update.version}-{update.kind}"
         tags = headers(update, event_id=name, time_ms=update.created_ms, source=self._client_id, traceparent=traceparent)
-        if signature is not None:
-            tags.append((SIGNATURE_HEADER, signature))
+        tags += signature_header(signature)
         self._producer.produce(MODEL_UPDATES.name, value, update.model, partition=0, headers=tags, on_delivery=kafka.must_arrive)
         self._flush("the manifest")
         return update
@@ -123,20 +123,13 @@ class WeightsPublisher:
         )
         return self._stored(update, payload).payload_uri is not None
 
-    def _signed(self, update: ModelUpdate) -> tuple[ModelUpdate, bytes, bytes | None]:
-        if self._signing is None:
-            return update, encode(update), None
-        update = replace(update, key_id=self._signing.key_id)
-        value = encode(update)
-        return update, value, self._signing.sign(value)
-
     def _stored(self, update: ModelUpdate, payload: bytes) -> ModelUpdate:
         """Put a snapshot into the store, and return its manifest with the place where it lies."""
         if self._store is None or update.kind != "snapshot":
             return update
         stored = replace(update, payload_uri=self._store.place_of(update))
         try:
-            signed, value, signature = self._signed(stored)
+            signed, value, signature = sign(stored, self._signing)
             self._store.put(signed, payload, value, signature)
             self._store.prune(self.kept)
         except OSError as error:
@@ -290,7 +283,7 @@ class WeightsFollower:
     def _manifest(self, record: Message) -> ModelUpdate | None:
         """Return the manifest of our model that a record holds; None, counted and logged, where it cannot be trusted."""
         try:
-            update = open_manifest(record.value(), record.headers(), self._trusted)
+            update = open_record(ModelUpdate, record.value(), record.headers(), self._trusted)
         except (InvalidMessage, Forged) as error:
             reason = Reason.FORGED if isinstance(error, Forged) else Reason.BAD_MANIFEST
             metrics.SWAPS_REFUSED.labels(reason).inc()
@@ -305,14 +298,6 @@ class WeightsFollower:
                 self._apply(update, payload)
         finally:
             self._payloads.forget_until(update)
-
-
-def open_manifest(value: bytes | None, tags: AnyHeaders, trusted: TrustedKeys | None) -> ModelUpdate:
-    """Return the manifest that a record holds. Raises InvalidMessage, and with `trusted` keys Forged where none of them has signed it."""
-    update = decode(ModelUpdate, value, tags)
-    if trusted is not None:
-        trusted.verify(update.key_id, value or b"", header(tags, SIGNATURE_HEADER))
-    return update
 
 
 def refuse(update: ModelUpdate, reason: str, told: str) -> None:

@@ -11,8 +11,8 @@ from headrace.online_model.transformer import TransformerShape
 from headrace.online_model.weights import NO_WEIGHTS, BadUpdate, ModelCopy, chained_sha256, delta_payload, dense_names, snapshot_payload
 from headrace.schemas import InvalidMessage, ModelUpdate, encode
 from headrace.streams.chain import ChainFollower, NotYet
-from headrace.streams.signing import SIGNATURE_HEADER, Forged, SigningKey, TrustedKeys
-from headrace.streams.weights_channel import open_manifest
+from headrace.streams.signed_records import open_record, signature_header
+from headrace.streams.signing import Forged, SigningKey, TrustedKeys
 
 SHAPE = TransformerShape(width=8, layers=1, heads=1, length=5, categories=16)
 ITEMS = 20
@@ -108,8 +108,7 @@ class Receiver:
         """Take in parts and manifest."""
         self._parts = {offset + number: part for number, part in enumerate(message.parts)}
         try:
-            tags = [(SIGNATURE_HEADER, message.signature)]
-            self.chain.offer(open_manifest(message.value, list(tags), self._trusted))
+            self.chain.offer(open_record(ModelUpdate, message.value, signature_header(message.signature), self._trusted))
         except (InvalidMessage, Forged):
             return
         self.chain.advance()

@@ -19,9 +19,9 @@ from headrace.deploy.bench.attacked_chain import Author, Message, Receiver
 from headrace.deploy.bench.deliveries import run_schedule
 from headrace.deploy.bench.schedules import random_schedule
 from headrace.schemas import ModelUpdate, encode
+from headrace.streams.signed_records import open_record
 from headrace.streams.signing import SigningKey, TrustedKeys
 from headrace.streams.weight_store import WeightStore
-from headrace.streams.weights_channel import open_manifest
 
 KINDS = ("bit", "cut", "swap", "extend", "replay", "wrong key")
 PLACES = ("manifest", "signature", "payload")
@@ -162,4 +162,4 @@ def _changed(value: bytes, kind: str, draw: random.Random, other: bytes) -> byte
 
 
 def _named(message: Message, key_id: str) -> ModelUpdate:
-    return replace(open_manifest(message.value, [], None), key_id=key_id)
+    return replace(open_record(ModelUpdate, message.value, [], None), key_id=key_id)

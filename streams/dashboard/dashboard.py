@@ -22,6 +22,7 @@ from headrace.schemas import (
     decode,
 )
 from headrace.schemas.topics import (
+    BY_NAME,
     CLICKS,
     DEAD_LETTERS,
     DRIFT_ALERTS,
@@ -31,9 +32,8 @@ from headrace.schemas.topics import (
     PURCHASES,
     RECOMMENDATIONS,
     RELEASE_OUTCOMES,
-    TOPICS,
 )
-from headrace.schemas.wire import header, now_ms
+from headrace.schemas.wire import now_ms
 from headrace.streams import metrics
 from headrace.streams.dashboard.board import Board
 from headrace.streams.dashboard.curves import Curves
@@ -48,7 +48,8 @@ from headrace.streams.dashboard.versions import Decisions, Versions
 from headrace.streams.gateway_parts import GatewayParts
 from headrace.streams.http_metrics import REQUEST_TIME, REQUESTS
 from headrace.streams.lag import GROUPS, Ends, LagReader
-from headrace.streams.signing import SIGNATURE_HEADER, Forged
+from headrace.streams.signed_records import require_signature
+from headrace.streams.signing import Forged
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,6 @@ TIMEOUT_S = 2.0
 COUNTED = (CLICKS, PURCHASES, RECOMMENDATIONS, DEAD_LETTERS)
 WATCHED = {topic.name: topic for topic in (*COUNTED, *(topic for _, topics in GROUPS.values() for topic in topics))}
 FOLLOWED = {MODEL_UPDATES.name: 100, MODEL_RELEASES.name: 200, RELEASE_OUTCOMES.name: 600, DRIFT_ALERTS.name: 500, DRIFT_STATE.name: 2000}
-MESSAGES = {topic.name: topic.message for topic in TOPICS}
 SHOPPERS_SHOWN = 8
 SHOPPERS_EVERY_S = 10.0
 
@@ -149,13 +149,13 @@ class Dashboard:
 
     def _take(self, record: Message) -> None:
         topic = record.topic() or ""
-        kind = MESSAGES[topic]
+        kind = BY_NAME[topic].message
         if kind is None or record.value() is None:
             return
         try:
             message = decode(kind, record.value(), record.headers())
-            if self._trusted is not None and isinstance(message, ModelUpdate | ModelRelease):
-                self._trusted.verify(message.key_id, record.value() or b"", header(record.headers(), SIGNATURE_HEADER))
+            if isinstance(message, ModelUpdate | ModelRelease):
+                require_signature(message, record.value(), record.headers(), self._trusted)
         except (InvalidMessage, Forged) as error:
             log.warning("record passed over", extra={"topic": topic, "offset": record.offset(), "reason": str(error)})
             return
