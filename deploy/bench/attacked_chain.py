@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from headrace.deploy.bench.manifests import manifest_of
 from headrace.online_model.payload_layout import shapes_of
 from headrace.online_model.transformer import TransformerShape
 from headrace.online_model.weights import NO_WEIGHTS, BadUpdate, ModelCopy, chained_sha256, delta_payload, dense_names, snapshot_payload
@@ -67,28 +68,10 @@ class Author:
 
     def _message(self, kind: str, payload: bytes, version: int, name: str) -> tuple[ModelUpdate, Message]:
         size = -(-len(payload) // PARTS)
-        update = ModelUpdate(
-            model="next-item",
-            kind="delta" if kind == "delta" else "snapshot",
-            version=version,
-            base_version=self.copy.version,
-            base_sha256=self.copy.sha256,
-            weights_sha256=name,
-            payload_sha256=hashlib.sha256(payload).hexdigest(),
-            payload_bytes=len(payload),
-            payload_parts=PARTS,
-            payload_offset=self.offset,
-            trigger="count",
-            feature_service="next_item",
-            created_ms=version,
-            learned_events=0,
-            learned_offsets={},
-            learned_published_ms=[],
-            holdout_loss=None,
-            live_holdout_loss=None,
-            shapes=shapes_of(payload),
-            key_id=self.key.key_id,
-        )
+        base = self.copy.version, self.copy.sha256
+        placed = {"payload_parts": PARTS, "payload_offset": self.offset, "created_ms": version}
+        signed = {"shapes": shapes_of(payload), "key_id": self.key.key_id}
+        update = manifest_of(payload, kind, base, version, name, **placed, **signed)
         self.offset += PARTS
         value = encode(update)
         parts = tuple(payload[start : start + size] for start in range(0, len(payload), size))

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -59,19 +60,14 @@ def features(
     from headrace.deploy.bench.ground import prepared_ground
     from headrace.deploy.bench.progress import shown_progress
 
-    chosen = tuple(name.strip() for name in only.split(",")) if only else MEASUREMENTS
-    if unknown := set(chosen) - set(MEASUREMENTS):
-        raise typer.BadParameter(f"--only: some of {','.join(MEASUREMENTS)} were expected; the value holds {', '.join(sorted(unknown))}")
+    chosen = _chosen(only, MEASUREMENTS)
     options = Options(events, repeats, chosen, users, few_users, many_users, latency_s, reads_share, quix, seed)
     bootstrap, redis_url = os.environ.get("HEADRACE_KAFKA"), os.environ.get("HEADRACE_REDIS")
     _require_consent(bootstrap, redis_url, yes=yes)
     # Coordinators that are still loading, and topics that are gone, belong to the course of it.
     logging.getLogger("headrace.kafka").setLevel(logging.ERROR)
     home = Settings.load().home.absolute()
-    load = os.getloadavg()[0]
-    typer.echo(f"this takes about {options.seconds() / 60:.0f} minutes; leave the machine alone meanwhile", err=True)
-    if load > 0.5:
-        typer.echo(f"the machine is not quiet (load {load:.1f}): figures will be off", err=True)
+    _ask_for_quiet(options.seconds())
     with (
         shown_progress(options.steps, plain=plain or not sys.stderr.isatty()) as progress,
         prepared_ground(home / "bench", bootstrap, redis_url, progress.tell) as ground,
@@ -111,14 +107,10 @@ def swap(
     from headrace.deploy.bench.progress import shown_progress
     from headrace.deploy.bench.swap_benchmark import MEASUREMENTS, Options, measure_swap, verdicts
 
-    chosen = tuple(name.strip() for name in only.split(",")) if only else MEASUREMENTS
-    if unknown := set(chosen) - set(MEASUREMENTS):
-        raise typer.BadParameter(f"--only: some of {','.join(MEASUREMENTS)} were expected; the value holds {', '.join(sorted(unknown))}")
+    chosen = _chosen(only, MEASUREMENTS)
     options = Options(rate, seconds, swaps, swaps_per_s, chosen)
     logging.getLogger("headrace.kafka").setLevel(logging.ERROR)
-    typer.echo(f"this takes about {options.expected_s() / 60:.0f} minutes; leave the machine alone meanwhile", err=True)
-    if (load := os.getloadavg()[0]) > 0.5:
-        typer.echo(f"the machine is not quiet (load {load:.1f}): figures will be off", err=True)
+    _ask_for_quiet(options.expected_s())
     with shown_progress(len(chosen), plain=plain or not sys.stderr.isatty()) as progress:
         found = measure_swap(Settings.load().home.absolute() / "bench", options, progress)
     if json_file is not None:
@@ -153,8 +145,7 @@ def scorer(
     CUDA is measured where torch sees a GPU; the JSON says "none lent" where it does not. Needs the extra 'compress'. Takes about five
     minutes, and 4 GB of memory for a million items. Leave the machine alone meanwhile.
     """
-    for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(threads, "1")
+    _keep_to_one_thread()
     import msgspec
 
     from headrace.deploy.bench.progress import shown_progress
@@ -225,8 +216,7 @@ def gate(
     control: a plain gate (a paired test at 5% on held-back events), and no guard against fake clicks, in the same run. gate_ms: processor
     time of a verdict. Takes about 15 minutes; --each 10 a minute or two.
     """
-    for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(threads, "1")
+    _keep_to_one_thread()
     import torch
 
     from headrace.deploy.bench.gate_benchmark import Options, measure_gate, verdicts
@@ -241,6 +231,26 @@ def gate(
         json_file.write_text(json.dumps(found, indent=1) + "\n")
     for name, value, goal, met in verdicts(found):
         typer.echo(f"{name:38} {value:>12}   goal: {goal:16} {'met' if met else 'NOT MET'}")
+
+
+def _chosen(only: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the measurements that are asked for, all where none are named. Raises BadParameter."""
+    chosen = tuple(name.strip() for name in only.split(",")) if only else tuple(names)
+    if unknown := set(chosen) - set(names):
+        raise typer.BadParameter(f"--only: some of {','.join(names)} were expected; the value holds {', '.join(sorted(unknown))}")
+    return chosen
+
+
+def _ask_for_quiet(seconds: float) -> None:
+    typer.echo(f"this takes about {seconds / 60:.0f} minutes; leave the machine alone meanwhile", err=True)
+    if (load := os.getloadavg()[0]) > 0.5:
+        typer.echo(f"the machine is not quiet (load {load:.1f}): figures will be off", err=True)
+
+
+def _keep_to_one_thread() -> None:
+    """Keep the libraries of linear algebra to one thread; call it before they are imported."""
+    for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(threads, "1")
 
 
 def _counts(option: str, text: str) -> tuple[int, ...]:
@@ -287,9 +297,7 @@ def drift(
     from headrace.deploy.bench.drift_benchmark import PARTS, Options, measure_drift, verdicts
     from headrace.deploy.bench.progress import shown_progress
 
-    chosen = tuple(name.strip() for name in only.split(",")) if only else PARTS
-    if unknown := set(chosen) - set(PARTS):
-        raise typer.BadParameter(f"--only: some of {','.join(PARTS)} were expected; the value holds {', '.join(sorted(unknown))}")
+    chosen = _chosen(only, PARTS)
     options = Options(seeds, events, chosen, workers=workers)
     if quick:
         options = Options(min(seeds, 4), min(events, 300_000), chosen, 1, 1, 1, workers)

@@ -6,8 +6,8 @@ from statistics import mean, median
 
 import torch
 
+from headrace.deploy.bench.manifests import manifest_of
 from headrace.online_model.weights import NO_WEIGHTS, ModelCopy, chained_sha256, delta_payload, dense_names, snapshot_payload
-from headrace.schemas import ModelUpdate
 
 ITEMS = 1_000_000
 TOUCHED = 1000
@@ -30,7 +30,7 @@ def measure_delta(items: int = ITEMS, touched: int = TOUCHED, deltas: int = DELT
     whole = snapshot_payload(live)
     name = chained_sha256(NO_WEIGHTS, hashlib.sha256(whole).hexdigest())
     live.version, live.sha256 = 1, name
-    follower.apply(_manifest("snapshot", whole, (0, NO_WEIGHTS), 1, name), whole)
+    follower.apply(manifest_of(whole, "snapshot", (0, NO_WEIGHTS), 1, name), whole)
     sizes, seconds, busy_s = [], [], []
     for version in range(2, 2 + deltas):
         rows = torch.randperm(items)[:touched].sort().values + 1
@@ -38,7 +38,7 @@ def measure_delta(items: int = ITEMS, touched: int = TOUCHED, deltas: int = DELT
         payload = delta_payload(author, rows, [], base=live)
         base = (live.version, live.sha256)
         name = chained_sha256(base[1], hashlib.sha256(payload).hexdigest())
-        update = _manifest("delta", payload, base, version, name)
+        update = manifest_of(payload, "delta", base, version, name)
         live.take_own(payload, [], version, name)
         started_s, began_s = time.perf_counter(), time.thread_time()
         follower.apply(update, payload)
@@ -65,26 +65,3 @@ def _move(author: ModelCopy, rows: torch.Tensor) -> None:
     parameters["categories.weight"][categories] += MOVED
     table = parameters["items.weight"]
     author.put_rows(rows, table[rows] + MOVED * torch.randn(len(rows), table.shape[1]))
-
-
-def _manifest(kind: str, payload: bytes, base: tuple[int, str], version: int, name: str) -> ModelUpdate:
-    return ModelUpdate(
-        model="next-item",
-        kind="delta" if kind == "delta" else "snapshot",
-        version=version,
-        base_version=base[0],
-        base_sha256=base[1],
-        weights_sha256=name,
-        payload_sha256=hashlib.sha256(payload).hexdigest(),
-        payload_bytes=len(payload),
-        payload_parts=1,
-        payload_offset=0,
-        trigger="count",
-        feature_service="next_item",
-        created_ms=0,
-        learned_events=0,
-        learned_offsets={},
-        learned_published_ms=[],
-        holdout_loss=None,
-        live_holdout_loss=None,
-    )

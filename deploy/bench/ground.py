@@ -101,15 +101,15 @@ class Ground:
 
     def _make_anew(self, topics: Sequence[Topic]) -> None:
         self.flush()
-        _settle(self._forget_groups, "the groups are empty and forgotten")
+        settle(self._forget_groups, "the groups are empty and forgotten")
         present = set(self._admin.list_topics(timeout=10.0).topics)
         names = {topic.name for topic in topics} | {name for name in present if name.startswith(_PEERS_TOPICS)}
         if names & present:
             for outcome in self._admin.delete_topics(list(names & present), operation_timeout=SETTLE_TIMEOUT_S).values():
                 outcome.result()
-            _settle(lambda: not names & self._admin.list_topics(timeout=10.0).topics.keys(), "deleted topics are gone")
-        _settle(self._created, "the topics can be created")
-        _settle(self._have_leaders, "the topics have leaders")
+            settle(lambda: not names & self._admin.list_topics(timeout=10.0).topics.keys(), "deleted topics are gone")
+        settle(self._created, "the topics can be created")
+        settle(self._have_leaders, "the topics have leaders")
 
     def flush(self) -> None:
         """Empty the whole Redis."""
@@ -227,9 +227,10 @@ def prepared_ground(home: Path, bootstrap: str | None, redis_url: str | None, sa
             ground.close()
 
 
-def _settle(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SETTLE_TIMEOUT_S
+def settle(holds: Callable[[], bool], what: str, timeout_s: float = SETTLE_TIMEOUT_S) -> None:
+    """Wait until something holds; `what` says what it is. Raises Invalid when time runs out."""
+    deadline = time.monotonic() + timeout_s
     while not holds():
         if time.monotonic() > deadline:
-            raise Invalid(f"not so within {SETTLE_TIMEOUT_S:g} s: {what}")
+            raise Invalid(f"not so within {timeout_s:g} s: {what}")
         time.sleep(LOOK_EVERY_S)

@@ -8,11 +8,11 @@ import itertools
 
 import torch
 
+from headrace.deploy.bench.manifests import manifest_of
 from headrace.online_model.weights import NO_WEIGHTS, ModelCopy, chained_sha256, delta_payload, dense_names, snapshot_payload
 from headrace.schemas import ModelUpdate
 from headrace.schemas.wire import now_ms
 
-MODEL = "next-item"
 TOUCHED = 1000
 SHAKEN = 0.01
 PAYLOADS = 20
@@ -48,26 +48,7 @@ class SwapChain:
         base_version, base_sha256 = self._version, self._sha256
         digest = hashlib.sha256(payload).hexdigest()
         self._version, self._sha256 = base_version + 1, chained_sha256(base_sha256, digest)
-        is_delta = kind == "delta"
+        base = (base_version, base_sha256) if kind == "delta" else (self._version, self._sha256)
         created_ms = now_ms()
-        update = ModelUpdate(
-            model=MODEL,
-            kind="delta" if is_delta else "snapshot",
-            version=self._version,
-            base_version=base_version if is_delta else self._version,
-            base_sha256=base_sha256 if is_delta else self._sha256,
-            weights_sha256=self._sha256,
-            payload_sha256=digest,
-            payload_bytes=len(payload),
-            payload_parts=1,
-            payload_offset=0,
-            trigger="count",
-            feature_service="next_item",
-            created_ms=created_ms,
-            learned_events=0,
-            learned_offsets={},
-            learned_published_ms=[created_ms],
-            holdout_loss=None,
-            live_holdout_loss=None,
-        )
-        return update, payload
+        told = {"created_ms": created_ms, "learned_published_ms": [created_ms]}
+        return manifest_of(payload, kind, base, self._version, self._sha256, **told), payload

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -20,11 +19,11 @@ import torch
 from headrace.deploy.answer_check import check_answers
 from headrace.deploy.asker import Answer
 from headrace.deploy.bench.asking import Asked, Errand
-from headrace.deploy.bench.ground import Ground
+from headrace.deploy.bench.ground import Ground, settle
 from headrace.deploy.bench.measured_process import Invalid, MeasuredProcess
 from headrace.deploy.bench.swap_chain import Link, SwapChain
 from headrace.deploy.processes import free_port
-from headrace.deploy.scrape import scrape
+from headrace.deploy.scrape import Readings, scrape
 from headrace.schemas import HistoryEntry
 from headrace.streams.kafka import ensure_topics
 from headrace.streams.signing import SigningKey
@@ -35,7 +34,7 @@ SPELL_S = 4.0
 RATE, CONNECTIONS = 200.0, 4
 KEPT = 5
 HISTORIES, STEPS = 200, 8
-READY_TIMEOUT_S, SETTLE_TIMEOUT_S = 60.0, 30.0
+READY_TIMEOUT_S, SWAPPED_TIMEOUT_S = 60.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def measure_swaps(ground: Ground, swaps: int, per_s: float, tell: Callable[[str]
             gateway.require_alive()
             return _swaps(port) >= 1
 
-        _until(holds_weights, READY_TIMEOUT_S, "the gateway holds the first weights")
+        settle(holds_weights, "the gateway holds the first weights", READY_TIMEOUT_S)
         return _under_load(ground, gateway, updates, port, swaps, per_s, tell)
     finally:
         gateway.stop()
@@ -128,7 +127,7 @@ def _under_load(
             updates.publish()
         time.sleep(0.2)
         on.append((began_ns, time.time_ns()))
-    _until(lambda: _swaps(port) - before >= swaps, SETTLE_TIMEOUT_S, f"the gateway has swapped {swaps} times")
+    settle(lambda: _swaps(port) - before >= swaps, f"the gateway has swapped {swaps} times", SWAPPED_TIMEOUT_S)
     gateway.require_alive()
     collected.join(timeout=seconds)
     asked = [msgspec.json.decode(line, type=Asked) for line in file.read_bytes().splitlines()]
@@ -184,16 +183,6 @@ def _body(history: Sequence[HistoryEntry]) -> str:
 
 
 def _swaps(port: int) -> float:
-    lines = (scrape(port, 10.0) or "").splitlines()
-    return next((float(line.split()[-1]) for line in lines if line.startswith("headrace_weight_swaps_total")), 0.0)
-
-
-def _until(holds: Callable[[], bool], timeout_s: float, what: str) -> None:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        with suppress(OSError):
-            if holds():
-                return
-        if time.monotonic() > deadline:
-            raise Invalid(f"not so within {timeout_s:g} s: {what}")
-        time.sleep(0.1)
+    readings = Readings()
+    readings.take("gateway", 0, scrape(port, 10.0) or "")
+    return readings.total("headrace_weight_swaps_total")
