@@ -4,6 +4,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from headrace.online_model.lane_evidence import Counted
 from headrace.schemas import UserRow, VersionOutcome
 from headrace.schemas.model_releases import Lane
 
@@ -34,15 +35,6 @@ class MadeList:
 Maker = tuple[int, Lane, int]
 
 
-@dataclass
-class _Count:
-    answered: int = 0
-    hits: int = 0
-    reciprocal_ranks: float = 0.0
-    squared_ranks: float = 0.0
-    clicks: int = 0
-
-
 class ListOutcomes:
     """Remembers the newest list of each of up to `kept` shoppers, and of as many lists who made them. Any thread may call it."""
 
@@ -50,7 +42,7 @@ class ListOutcomes:
         self._kept = kept
         self._lists: OrderedDict[str, MadeList] = OrderedDict()
         self._makers: OrderedDict[str, Maker] = OrderedDict()
-        self._counts: dict[Maker, _Count] = {}
+        self._counts: dict[Maker, Counted] = {}
         self._lock = threading.Lock()
 
     def remember(self, shopper: str, made: MadeList) -> None:
@@ -83,7 +75,7 @@ class ListOutcomes:
             if step is None:
                 # So much has happened since that the first step is not in the row any more.
                 return
-            count = self._counts.setdefault(made.maker, _Count())
+            count = self._counts.setdefault(made.maker, Counted())
             count.answered += 1
             if step in made.items:
                 count.hits += 1
@@ -96,7 +88,7 @@ class ListOutcomes:
         with self._lock:
             maker = self._makers.get(recommendation_id)
             if maker is not None:
-                self._counts.setdefault(maker, _Count()).clicks += 1
+                self._counts.setdefault(maker, Counted()).clicks += 1
             return maker is not None
 
     def take(self) -> list[VersionOutcome]:

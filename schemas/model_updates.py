@@ -6,6 +6,9 @@ from msgspec import Meta, Struct
 
 from headrace.schemas.fields import Count, Id, Offsets, Sha256, TimeMs
 
+# The one model whose weights travel.
+MODEL = "next-item"
+
 Trigger = Literal["start", "count", "time", "drift"]
 
 Shape = Annotated[list[Count], Meta(max_length=8)]

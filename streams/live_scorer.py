@@ -6,7 +6,7 @@ Weights come from `model-updates`, decisions from `model-releases`, mixture and 
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from headrace.online_model.ranker import Foreseen, History, Ranker
 from headrace.online_model.scorer import Scorer, score_with
 from headrace.online_model.weights import BadUpdate, ModelCopy
 from headrace.schemas import ModelUpdate, UserRow
+from headrace.schemas.model_updates import MODEL
 from headrace.schemas.wire import now_ms
 from headrace.streams import metrics
 from headrace.streams.lifetime import tell_always
@@ -27,7 +28,6 @@ from headrace.streams.weights_channel import WeightsFollower
 
 log = logging.getLogger(__name__)
 
-MODEL = "next-item"
 SETTLE_AGAIN_S = 2.0
 RECORDED, WARM_UP_BEST = 4, 50
 
@@ -71,10 +71,9 @@ class LiveScorer:
         self.follower = WeightsFollower(
             bootstrap, f"{client_id}-weights", self._swap, trusted=trusted, store=store, may_fork=self.lanes.may_fork
         )
+        followed = {"weights": self._follow, "decisions on versions": self._follow_releases, "ranking weights": self._follow_ranking}
         self._threads = [
-            threading.Thread(target=self._follow, name="weights", daemon=True),
-            threading.Thread(target=self._follow_releases, name="releases", daemon=True),
-            threading.Thread(target=self._follow_ranking, name="ranking", daemon=True),
+            threading.Thread(target=self._keep_following, args=(what, follow), name=what, daemon=True) for what, follow in followed.items()
         ]
         self.failure: BaseException | None = None
         self._recorded: deque[History] = deque(maxlen=RECORDED)
@@ -108,14 +107,17 @@ class LiveScorer:
         """Test and teach the mixture, each row by the weights of its shopper's lane (see `Ranker.test_then_learn`)."""
         return self.lanes.test_then_learn(self.ranker, rows)
 
-    def _follow(self) -> None:
+    def _keep_following(self, what: str, follow: Callable[[], None]) -> None:
         try:
-            self._settle()
-            self.follower.run(self._stop)
+            follow()
         except BaseException as error:
-            # Kept for the owner's loop, which ends the process: weights that nobody follows would grow old in silence.
+            # Kept for the owner's loop, which ends the process: what nobody follows would grow old in silence.
             self.failure = error
-            log.exception("the weights are no longer followed")
+            log.exception("the %s are no longer followed", what)
+
+    def _follow(self) -> None:
+        self._settle()
+        self.follower.run(self._stop)
 
     def _follow_releases(self) -> None:
         try:
@@ -126,18 +128,11 @@ class LiveScorer:
                     log.info("decision taken in", extra={"action": newest.action, "stable": newest.stable_version} if newest else {})
                 if not self.lanes.is_settled:
                     self._settle()
-        except BaseException as error:
-            self.failure = error
-            log.exception("the decisions on versions are no longer followed")
         finally:
             self.releases.close()
 
     def _follow_ranking(self) -> None:
-        try:
-            self.ranking.run(self._stop)
-        except BaseException as error:
-            self.failure = error
-            log.exception("the ranking weights are no longer followed")
+        self.ranking.run(self._stop)
 
     def _settle(self) -> None:
         if self.lanes.settle(self._load):

@@ -10,12 +10,12 @@ from headrace.online_model.release_state import ReleaseState
 from headrace.schemas import InvalidMessage, ModelRelease, ModelUpdate, ReleaseOutcomes, decode
 from headrace.schemas.fields import Count, Id, Sha256, TimeMs
 from headrace.schemas.model_releases import Lane
+from headrace.schemas.model_updates import MODEL
 from headrace.schemas.topics import MODEL_UPDATES, RELEASE_OUTCOMES, Topic
 from headrace.streams import kafka
 from headrace.streams.release_log import ReleaseLog
 from headrace.streams.signing import TrustedKeys
 
-MODEL = "next-item"
 UPDATES_READ = 5000
 OUTCOMES_READ = 5000
 VERSIONS_SHOWN = 200

@@ -15,13 +15,13 @@ from msgspec import Struct
 
 from headrace.online_model.list_outcomes import ListOutcomes
 from headrace.schemas import ReleaseOutcomes, encode
+from headrace.schemas.model_updates import MODEL
 from headrace.schemas.topics import CLICKS, RELEASE_OUTCOMES
 from headrace.schemas.wire import headers, now_ms
 from headrace.streams import kafka, metrics
 
 log = logging.getLogger(__name__)
 
-MODEL = "next-item"
 REPORT_EVERY_S = 1.0
 MOST_VERSIONS = 1000
 _NAMES_A_LIST = b'"recommendation_id"'

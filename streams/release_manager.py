@@ -13,6 +13,7 @@ from confluent_kafka import KafkaException, Message, TopicPartition
 
 from headrace.online_model.release_policy import Decision, ReleasePolicy, ReleaseRules
 from headrace.schemas import DriftAlert, InvalidMessage, ModelRelease, ModelUpdate, ReleaseOutcomes, decode, encode
+from headrace.schemas.model_updates import MODEL
 from headrace.schemas.topics import DRIFT_ALERTS, MODEL_UPDATES, RELEASE_OUTCOMES
 from headrace.schemas.wire import headers, now_ms
 from headrace.streams import kafka, metrics
@@ -23,7 +24,6 @@ from headrace.streams.signing import Forged, SigningKey, TrustedKeys
 log = logging.getLogger(__name__)
 
 COMPONENT = "release-manager"
-MODEL = "next-item"
 SIGNAL = "online_hit_rate"
 DETECTOR = "two-sample confidence sequence"
 

@@ -5,12 +5,11 @@ from collections.abc import Callable
 from headrace.online_model.release_policy import ReleaseRules
 from headrace.schemas import ModelRelease
 from headrace.schemas.model_releases import Action
+from headrace.schemas.model_updates import MODEL
 from headrace.schemas.wire import now_ms
 from headrace.streams.manifests import read_manifests
 from headrace.streams.release_log import ReleaseLog, ReleasePublisher, publish_and_wait
 from headrace.streams.signing import SigningKey, TrustedKeys
-
-MODEL = "next-item"
 
 
 class NotDecidable(ValueError):

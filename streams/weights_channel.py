@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from headrace.online_model.payload_layout import shapes_of
 from headrace.online_model.weights import BadUpdate
 from headrace.schemas import InvalidMessage, ModelUpdate
+from headrace.schemas.model_updates import MODEL
 from headrace.schemas.topics import MODEL_UPDATES, MODEL_WEIGHTS
 from headrace.schemas.wire import Headers, header, headers
 from headrace.streams import kafka, metrics, tracing
@@ -28,7 +29,6 @@ from headrace.streams.weight_store import WeightStore
 
 log = logging.getLogger(__name__)
 
-MODEL = "next-item"
 PART_BYTES = 768 * 1024
 # Manifests read at first from the end of their topic; further back only where no snapshot is among them.
 FIRST_LOOK = 500
