@@ -10,8 +10,8 @@ from confluent_kafka import KafkaException
 from headrace.online_model.watching.signals import Batch, Observation, list_batch
 from headrace.schemas import Recommendation
 from headrace.schemas.topics import RECOMMENDATIONS, Topic
-from headrace.streams.dashboard.tails import ListSample
 from headrace.streams.lag import GROUPS, LagReader
+from headrace.streams.list_sample import ListSample
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from headrace.online_model.fine_tuning import FineTuner, Round, TuningPlan
 from headrace.online_model.trusted_set import TrustedSet
 from headrace.online_model.weights import NO_WEIGHTS, BadUpdate, ModelCopy, chained_sha256, snapshot_payload
 from headrace.schemas import ModelUpdate
-from headrace.schemas.model_updates import Trigger
+from headrace.schemas.model_updates import MODEL, Trigger
 from headrace.schemas.wire import now_ms
 from headrace.streams import metrics, tracing
 from headrace.streams.drift_actions import DriftActions, falling_back
@@ -31,7 +31,6 @@ from headrace.streams.weights_channel import WeightsFollower, WeightsPublisher
 log = logging.getLogger(__name__)
 
 COMPONENT = "learner"
-MODEL = "next-item"
 SNAPSHOT_EVERY = 20
 SAMPLED_TIMES = 64
 # A usual round takes a tenth of a second.
@@ -239,9 +238,9 @@ class Trainer:
             base_version=live.version,
             base_sha256=live.sha256,
             weights_sha256=name,
-            payload_sha256=hashlib.sha256(payload).hexdigest(),
-            payload_bytes=len(payload),
-            # The publisher knows where the parts lie.
+            # The publisher fills in what it tells of the payload.
+            payload_sha256=NO_WEIGHTS,
+            payload_bytes=0,
             payload_parts=1,
             payload_offset=0,
             trigger=trigger,

@@ -42,12 +42,13 @@ from headrace.streams.dashboard.own_metrics import CounterReader, HistogramReade
 from headrace.streams.dashboard.present import Present
 from headrace.streams.dashboard.signals import Signals
 from headrace.streams.dashboard.sources import Sources
-from headrace.streams.dashboard.tails import ListSample, TopicTails
+from headrace.streams.dashboard.tails import TopicTails
 from headrace.streams.dashboard.taken import RowWatch
 from headrace.streams.dashboard.versions import Decisions, Versions
 from headrace.streams.gateway_parts import GatewayParts
 from headrace.streams.http_metrics import REQUEST_TIME, REQUESTS
 from headrace.streams.lag import GROUPS, Ends, LagReader
+from headrace.streams.list_sample import ListSample
 from headrace.streams.signed_records import require_signature
 from headrace.streams.signing import Forged
 
