@@ -3,7 +3,6 @@
 Made under the ranker's lock and then owned by whoever asked, so that scoring, learning and explaining need no more look at the memories.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,6 +15,8 @@ from headrace.online_model.mixture import Mixture
 
 # What the parts are called outside: what is taken from visits of others is co-visitation, whichever way it is counted.
 TOLD_AS = {"followers": "covisitation", "two_hops": "covisitation"}
+TOLD = tuple(dict.fromkeys(TOLD_AS.get(part, part) for part in PARTS))
+_TOLD_OF = np.array([[float(TOLD_AS.get(part, part) == told) for told in TOLD] for part in PARTS])
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,14 @@ class Examined:
         rows = np.flatnonzero(self.candidates == item)
         return int(rows[0]) if len(rows) else None
 
-    def shares(self, row: int) -> Mapping[str, float]:
-        """Return which share of the candidate's chance in the mixture comes from each part, as they are told; they add up to 1."""
-        given = self.weights * self.parts[row]
-        total = float(given.sum())
-        shares: dict[str, float] = {}
-        for part, share in zip(PARTS, given.tolist(), strict=True):
-            told = TOLD_AS.get(part, part)
-            shares[told] = shares.get(told, 0.0) + (share / total if total > 0.0 else 0.0)
+    def shares(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return which share of the candidates' chances in the mixture comes from each part as it is told, (rows, TOLD).
+
+        A candidate's shares add up to 1; they are 0 where no part knows it.
+        """
+        given = (self.weights * self.parts[rows]) @ _TOLD_OF
+        totals = given.sum(axis=1, keepdims=True)
+        shares: NDArray[np.float64] = np.divide(given, totals, out=np.zeros_like(given), where=totals > 0.0)
         return shares
 
 

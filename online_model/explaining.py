@@ -39,19 +39,15 @@ def reasons_of(
         strengths[silent] = _cosines(copy, table, wanted[silent], distinct)
     strengths /= np.maximum(strengths.sum(axis=1, keepdims=True), 1e-9)
     strongest = np.argsort(-strengths, axis=1, kind="stable")[:, :MOST_REASONS]
+    weights = np.take_along_axis(strengths, strongest, axis=1)
     reasons: list[tuple[Reason, ...]] = []
-    for number, item in enumerate(wanted.tolist()):
-        if item in steps:
-            reasons.append((Reason(item_id=steps[item].item_id, kind=steps[item].kind, weight=1.0),))
+    for item, places, each in zip(wanted.tolist(), distinct[strongest].tolist(), weights.tolist(), strict=True):
+        own = steps.get(item)
+        if own is not None:
+            reasons.append((Reason(item_id=own.item_id, kind=own.kind, weight=1.0),))
             continue
-        found = [(int(distinct[place]), float(strengths[number, place])) for place in strongest[number]]
-        reasons.append(
-            tuple(
-                Reason(item_id=steps[step].item_id, kind=steps[step].kind, weight=round(weight, 4))
-                for step, weight in found
-                if weight > 0.0 and step in steps
-            )
-        )
+        found = [(steps[step], weight) for step, weight in zip(places, each, strict=True) if weight > 0.0 and step in steps]
+        reasons.append(tuple(Reason(item_id=step.item_id, kind=step.kind, weight=round(weight, 4)) for step, weight in found))
     return reasons
 
 

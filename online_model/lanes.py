@@ -89,7 +89,9 @@ class Lanes:
         # A version that both hold scores no batch twice.
         return "trial", self.stable if self.trial.sha256 == self.stable.sha256 else self.trial
 
-    def rank(self, ranker: Ranker, histories: Sequence[History], k: int, shoppers: Sequence[str | None]) -> list[Ranked]:
+    def rank(
+        self, ranker: Ranker, histories: Sequence[History], k: int, shoppers: Sequence[str | None], *, with_transformer: bool = False
+    ) -> list[Ranked]:
         """Rank for each shopper by the weights of their lane (see `Ranker.rank`), each lane's shoppers in one batch.
 
         Whoever comes without a history is answered like anyone without one; the name decides the lane alone.
@@ -99,7 +101,7 @@ class Lanes:
         for scorer in dict.fromkeys(scorer for _, scorer in chosen):
             places = [place for place, (_, theirs) in enumerate(chosen) if theirs is scorer]
             named = [shoppers[place] if histories[place] else None for place in places]
-            batch = ranker.rank([histories[place] for place in places], k, named, weights=scorer)
+            batch = ranker.rank([histories[place] for place in places], k, named, weights=scorer, with_transformer=with_transformer)
             for place, items, own in zip(places, batch.rankings, batch.transformer, strict=True):
                 ranked[place] = Ranked(items, chosen[place][0], batch.version, batch.sha256, own)
         return [ranked[place] for place in range(len(histories))]
@@ -112,8 +114,14 @@ class Lanes:
             places += ranker.test_then_learn([row for row, theirs in zip(rows, chosen, strict=True) if theirs is scorer], weights=scorer)
         return places
 
-    def take(self, update: ModelUpdate, payload: bytes, warm_up: Callable[[ModelCopy], None] | None = None) -> bool:
-        """Take in an update; return whether the trial lane serves it now.
+    def take(
+        self,
+        update: ModelUpdate,
+        payload: bytes,
+        warm_up: Callable[[ModelCopy], None] | None = None,
+        on_live: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Take in an update; return whether the trial lane serves it now. `warm_up` and `on_live` are those of `Scorer.apply`.
 
         One that the lane holds already changes nothing; one that builds on the stable version while another chain is on trial waits for
         the decision that withdraws that chain. Raises Withdrawn, and as `Scorer.apply` does; what is served then stays as it was.
@@ -134,7 +142,7 @@ class Lanes:
                 elif base == self._early.end:
                     self._early.add((update, payload))
                     return False
-            self._apply(update, payload, warm_up)
+            self._apply(update, payload, warm_up, on_live)
             return True
 
     def may_fork(self, update: ModelUpdate) -> bool:
@@ -198,10 +206,16 @@ class Lanes:
         self._early.clear()
         for update, payload in early:
             if not self.state.withdraws(update.version):
-                self._apply(update, payload, None)
+                self._apply(update, payload)
 
-    def _apply(self, update: ModelUpdate, payload: bytes, warm_up: Callable[[ModelCopy], None] | None) -> None:
-        self.trial.apply(update, payload, warm_up)
+    def _apply(
+        self,
+        update: ModelUpdate,
+        payload: bytes,
+        warm_up: Callable[[ModelCopy], None] | None = None,
+        on_live: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.trial.apply(update, payload, warm_up, on_live)
         if update.kind == "snapshot":
             self._kept.restart((update, payload))
         else:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.online_model.evidence import CONTEXTS, LOG_MIX, NETWORK, PARTS, Column, silence
-from headrace.online_model.examined import Examined, examined, warm_up
+from headrace.online_model.examined import TOLD, Examined, examined, warm_up
 from headrace.online_model.explaining import reasons_of
 from headrace.online_model.item_numbers import ItemNumbers, TableRows
 from headrace.online_model.memory import Memory
@@ -68,7 +68,8 @@ class RankedItem:
 class RankedBatch:
     """A ranking for each history, all by the weights that `version` and `sha256` name.
 
-    `transformer` holds the Transformer's own best items for each history, the most probable first, by the same weights.
+    `transformer` holds the Transformer's own best items for each history, the most probable first, by the same weights; nothing where
+    they were not asked for.
     """
 
     rankings: list[list[RankedItem]]
@@ -114,23 +115,29 @@ class Ranker:
             return self._learn(row)
 
     def rank(
-        self, histories: Sequence[History], k: int, shoppers: Sequence[str | None] | None = None, *, weights: Weights | None = None
+        self,
+        histories: Sequence[History],
+        k: int,
+        shoppers: Sequence[str | None] | None = None,
+        *,
+        weights: Weights | None = None,
+        with_transformer: bool = False,
     ) -> RankedBatch:
         """Return the `k` items most likely to come next for each history (oldest step first), the last item left out.
 
         With `shoppers` named, their own visits do not count as those of others, and what they did before the history counts too.
-        `weights` take the place of the ranker's own.
+        `weights` take the place of the ranker's own. `with_transformer` asks for its own best items too.
         """
         named = shoppers or [None] * len(histories)
         weights = weights or self.scorer
         with weights.live() as copy:
-            scores = score_with(copy, histories, best=max(k, TRANSFORMER_BEST))
+            scores = score_with(copy, histories, best=max(k, TRANSFORMER_BEST), normalised=with_transformer)
             rankings = []
             for shopper, history, scored in zip(named, histories, scores, strict=True):
                 with self._lock:
                     asked = self.examine(copy, shopper, history, scored, weights)
                     rankings.append(self._ranking(copy, weights, asked, history, k))
-            own = [_best_of(copy, scored) for scored in scores]
+            own = [_best_of(copy, scored) if with_transformer else {} for scored in scores]
             return RankedBatch(rankings, copy.version, copy.sha256, own)
 
     def test_then_learn(self, rows: Sequence[UserRow], *, weights: Weights | None = None) -> list[Foreseen]:
@@ -276,12 +283,15 @@ class Ranker:
     def _ranking(self, copy: ModelCopy, weights: Weights, asked: Examined, history: History, k: int) -> list[RankedItem]:
         order, chances = self.best(asked, k)
         why = reasons_of(self.memory, self._table(weights), copy, asked, history, order)
-        ranking = []
-        for row, chance, reasons in zip(order.tolist(), chances.tolist(), why, strict=True):
-            shares = {part: share * chance for part, share in asked.shares(row).items()}
-            part = cast(Part, max(shares, key=shares.__getitem__))
-            ranking.append(RankedItem(self.ids.names[asked.candidates[row]], chance, part, shares, reasons))
-        return ranking
+        shares = asked.shares(order)
+        loudest = shares.argmax(axis=1).tolist()
+        of_chances = (shares * chances[:, None]).tolist()
+        items = asked.candidates[order].tolist()
+        names = self.ids.names
+        return [
+            RankedItem(names[item], chance, cast(Part, TOLD[part]), dict(zip(TOLD, each, strict=True)), reasons)
+            for item, chance, part, each, reasons in zip(items, chances.tolist(), loudest, of_chances, why, strict=True)
+        ]
 
 
 def _best_of(copy: ModelCopy, scored: Scored) -> dict[str, float]:

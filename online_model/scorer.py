@@ -101,10 +101,17 @@ class Scorer:
         finally:
             self._readers[side].discard(token)
 
-    def apply(self, update: ModelUpdate, payload: bytes, warm_up: Callable[[ModelCopy], None] | None = None) -> None:
+    def apply(
+        self,
+        update: ModelUpdate,
+        payload: bytes,
+        warm_up: Callable[[ModelCopy], None] | None = None,
+        on_live: Callable[[], None] = lambda: None,
+    ) -> None:
         """Swap in an update. Raises BadUpdate or MissingLink where it must not be; what is served then stays as it was.
 
         `warm_up` is given each copy once it has the update and before anybody reads it; what it raises at the first keeps the update out.
+        `on_live` is called as soon as the next question is answered by the update; the other copy follows after that.
         """
         with self._writer:
             old = self._live
@@ -119,6 +126,7 @@ class Scorer:
                     self._copies[standby].epoch = self._copies[old].epoch
                     raise
             self._live = standby
+            on_live()
             while self._readers[old]:
                 time.sleep(0.0002)
             self._copies[old].apply(update, payload)

@@ -60,7 +60,7 @@ def prediction(parts: GatewayParts, body: bytes) -> Prediction:
     read_object(body)
     asked = decode(PredictRequest, body)
     history = _with_times(asked.history[-STEPS_USED:])
-    [ranked] = parts.live.rank([history], asked.k, [asked.shopper_id])
+    [ranked] = parts.live.rank([history], asked.k, [asked.shopper_id], with_transformer=True)
     items = [
         PredictedItem(
             item_id=item.item_id,

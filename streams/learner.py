@@ -22,6 +22,7 @@ from headrace.schemas.topics import CLICKS, PURCHASES, RELEASE_OUTCOMES
 from headrace.schemas.wire import header, now_ms
 from headrace.streams import metrics, tracing
 from headrace.streams.drift_watch import Watching
+from headrace.streams.gathered_records import GatheringTransport
 from headrace.streams.live_scorer import use_one_thread
 from headrace.streams.model_access import ModelAccess
 from headrace.streams.service_signals import ServiceSignals
@@ -75,6 +76,8 @@ def create_app(
         broker_heartbeat_interval=1,
         broker_commit_interval=1.0,
     )
+    # The agents below never wait.
+    app.transport = GatheringTransport(app.conf.broker_consumer, app)
     buffer = ExampleBuffer(lambda examples: _release(app, examples))
     trainer = Trainer(bootstrap, OnlineStore(connect(redis_url)), buffer, access=access, watching=watching)
 

@@ -95,10 +95,10 @@ class LiveScorer:
             if thread.ident is not None:
                 thread.join(timeout=10.0)
 
-    def rank(self, histories: Sequence[History], k: int, shoppers: Sequence[str | None]) -> list[Ranked]:
+    def rank(self, histories: Sequence[History], k: int, shoppers: Sequence[str | None], *, with_transformer: bool = False) -> list[Ranked]:
         """Rank for each shopper by the weights of their lane (see `Ranker.rank`)."""
         self._recorded.extend(history for history in histories[-RECORDED:] if history)
-        ranked = self.lanes.rank(self.ranker, histories, k, shoppers)
+        ranked = self.lanes.rank(self.ranker, histories, k, shoppers, with_transformer=with_transformer)
         for one in ranked:
             metrics.LANE_ANSWERS.labels(one.lane).inc()
         return ranked
@@ -156,15 +156,19 @@ class LiveScorer:
     def _swap(self, update: ModelUpdate, payload: bytes) -> None:
         # A delta leaves in place what a whole snapshot has to make anew.
         questions = 1 if update.kind == "delta" else RECORDED
-        if not self.lanes.take(update, payload, lambda copy: self._warm_up(copy, questions)):
+        if not self.lanes.take(update, payload, lambda copy: self._warm_up(copy, questions), lambda: self._tell_age(update)):
             return
         metrics.SWAPS.inc()
         metrics.MODEL_VERSION.set(update.version)
         tell_always(model_version=update.version)
-        if self.follower.caught_up.is_set():
-            # What was published before this process began says nothing of how fast it is.
-            now = now_ms()
-            metrics.WEIGHTS_DELAY.observe(max(0, now - update.created_ms) / 1000)
-            for published_ms in update.learned_published_ms:
-                metrics.WEIGHTS_FRESHNESS.observe(max(0, now - published_ms) / 1000)
         log.info("weights swapped", extra={"version": update.version, "kind": update.kind, "sha256": update.weights_sha256[:12]})
+
+    def _tell_age(self, update: ModelUpdate) -> None:
+        """Observe how old the update, and what it has learned from, is at the moment from which it answers."""
+        if not self.follower.caught_up.is_set():
+            # What was published before this process began says nothing of how fast it is.
+            return
+        now = now_ms()
+        metrics.WEIGHTS_DELAY.observe(max(0, now - update.created_ms) / 1000)
+        for published_ms in update.learned_published_ms:
+            metrics.WEIGHTS_FRESHNESS.observe(max(0, now - published_ms) / 1000)

@@ -8,6 +8,7 @@ partition, and keeps how far that has come; its own reading is paused.
 import hashlib
 import logging
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -38,7 +39,10 @@ LIST_LENGTH = 20
 LARGEST_BATCH = 1000
 PATIENCE_MS = 5
 SCORED_AT_ONCE = 64
-TESTED_PER_BATCH = 16
+# Each test costs as much as an answer; of a shop with fewer steps, all are tested.
+TESTED_PER_S, MOST_TESTS_DUE = 250, 16.0
+# At the usual 5 ms the threads that swap weights would wait for several long turns of the one that scores.
+SWITCH_INTERVAL_S = 0.001
 COMMIT_EVERY_S = 0.5
 FIRST_PARTITION = 0
 
@@ -68,6 +72,7 @@ class Recommender:
         self._producer = kafka.producer(bootstrap, COMPONENT)
         self._dead_letters = DeadLetters(self._producer, COMPONENT)
         self._random = random.Random(1)
+        self._tests_due, self._tested_s = MOST_TESTS_DUE, time.monotonic()
         self._rows = kafka.consumer(bootstrap, f"{COMPONENT}-memory", patience_ms=PATIENCE_MS)
         self._ends = {place.partition: place.offset for place in kafka.assign_all(self._rows, [USER_FEATURES], kafka.END)}
         self._next = {place.partition: place.offset for place in kafka.assign_all(self._rows, [USER_FEATURES])}
@@ -80,6 +85,7 @@ class Recommender:
 
     def run(self, stop: threading.Event, ready: threading.Event) -> None:
         """Work until `stop` is set; `ready` is set once the memories hold what was there at the start and a list can be made."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.live.start()
         self.reports.start()
         try:
@@ -167,7 +173,11 @@ class Recommender:
         """Compare the lists made before with what came, measure on a sample how well that was foreseen, and teach the mixture by it."""
         for row, _ in answers:
             self.reports.outcomes.meet(row)
-        sample = [row for row, _ in self._random.sample(answers, min(len(answers), TESTED_PER_BATCH))]
+        now_s = time.monotonic()
+        self._tests_due = min(MOST_TESTS_DUE, self._tests_due + TESTED_PER_S * (now_s - self._tested_s))
+        self._tested_s = now_s
+        sample = [row for row, _ in self._random.sample(answers, min(len(answers), int(self._tests_due)))]
+        self._tests_due -= len(sample)
         for foreseen in self.live.test_then_learn(sample) if sample else ():
             metrics.PREQUENTIAL.inc()
             for model, place in (("live", foreseen.live), ("popularity", foreseen.popularity)):

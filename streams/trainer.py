@@ -38,7 +38,7 @@ ROUND_LIMIT_S = 2.0
 BEHIND_MS = 2000
 RESTS = 3.0
 # A busy shop's rounds make a step for so many events; one that has time makes the plan's steps whatever there is.
-EVENTS_PER_STEP = 128
+EVENTS_PER_STEP = 256
 MOST_STEPS = 8
 RESUME_TIMEOUT_S = 20.0
 
