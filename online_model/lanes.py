@@ -4,7 +4,8 @@ Each lane is a left-right pair (`scorer.Scorer`), so two lanes hold the weights 
 that is 1 GiB for the tables and as much for their unit vectors, in place of half of it. Memories, mixture and ranking network are shared.
 
 The trial lane takes every update at once. The stable lane follows with delay: the deltas since the stable version are kept, up to
-`kept_bytes`, and applied when a later one is promoted; where they are not all there, the promoted version is loaded whole.
+`kept_bytes`, and applied when a later one is promoted; where they are not all there, or are more than the weights, the promoted version is
+loaded whole.
 """
 
 import threading
@@ -58,6 +59,8 @@ class Lanes:
         self.stable = Scorer(shape, device)
         self.state = ReleaseState()
         self._lock = threading.Lock()
+        # Held for as long as it takes to come to another stable version; `take` does not wait for that.
+        self._settling = threading.Lock()
         self._kept = _Links(kept_bytes)
         # Updates that build on the stable version and came before the decision that makes it so.
         self._early = _Links(EARLY_BYTES)
@@ -164,34 +167,39 @@ class Lanes:
 
         After a rollback the trial lane starts again from it.
         """
-        wanted = (self.state.stable_version, self.state.stable_sha256)
-        with self._lock:
-            if self.state.newest is None or self._follow(wanted):
+        with self._settling:
+            if self.state.newest is None:
                 return True
-        copy = load(*wanted)
-        if copy is None or (copy.version, copy.sha256) != wanted:
-            return False
-        with self._lock:
-            if wanted == (self.state.stable_version, self.state.stable_sha256):
-                self.stable.adopt(copy)
-            return self._follow((self.state.stable_version, self.state.stable_sha256))
+            wanted = (self.state.stable_version, self.state.stable_sha256)
+            if (self.stable.version, self.stable.sha256) != wanted and not self._go_to(wanted, load):
+                return False
+            with self._lock:
+                if wanted != (self.state.stable_version, self.state.stable_sha256):
+                    return False
+                self._kept.drop_until(wanted[0])
+                if self._fork_due or self._is_off_chain():
+                    self._rejoin()
+                    self._fork_due = self._all_on_stable = False
+            return True
 
-    def _follow(self, wanted: tuple[int, str]) -> bool:
-        """Go to the stable version by what is at hand."""
-        if (self.stable.version, self.stable.sha256) != wanted:
+    def _go_to(self, wanted: tuple[int, str], load: Load) -> bool:
+        """Bring the stable lane to a version by the shortest way; return whether it is there. Updates are swapped in meanwhile."""
+        with self._lock:
             if (self.trial.version, self.trial.sha256) == wanted:
                 with self.trial.live() as copy:
                     self.stable.adopt(copy)
-            elif links := self._kept.way((self.stable.version, self.stable.sha256), wanted):
-                for update, payload in links:
-                    self.stable.apply(update, payload)
-            else:
-                return False
-        self._kept.drop_until(wanted[0])
-        if self._fork_due or self._is_off_chain():
-            self._rejoin()
-            self._fork_due = self._all_on_stable = False
-        return True
+                return True
+            links = self._kept.way((self.stable.version, self.stable.sha256), wanted)
+            with self.trial.live() as copy:
+                is_long = sum(len(payload) for _, payload in links) > copy.size_bytes
+        # Hundreds of deltas take seconds, the whole of a version tens of milliseconds.
+        whole = load(*wanted) if is_long or not links else None
+        if whole is not None and (whole.version, whole.sha256) == wanted:
+            self.stable.adopt(whole)
+            return True
+        for update, payload in links:
+            self.stable.apply(update, payload)
+        return bool(links)
 
     def _is_off_chain(self) -> bool:
         """Whether what is on trial may be left: nothing, or a withdrawn version."""

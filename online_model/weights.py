@@ -78,6 +78,11 @@ class ModelCopy:
         self.sha256 = NO_WEIGHTS
         self.renew_units()
 
+    @property
+    def size_bytes(self) -> int:
+        """The size of the weights in memory, without what is derived from them."""
+        return sum(parameter.nbytes for parameter in self.model.parameters())
+
     def add_items(self, items: Sequence[str], reused: Sequence[int] = ()) -> None:
         """Give the first of these items the `reused` rows, whose items are forgotten, and the others the next rows of the table.
 

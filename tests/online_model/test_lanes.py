@@ -1,5 +1,6 @@
 """Two lanes: who is answered by what, and that neither ever holds anything but weights that their author has made."""
 
+import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -141,6 +142,46 @@ def test_where_deltas_were_forgotten_the_promoted_version_is_loaded_whole() -> N
     assert lanes.scorer_of(SHOPPERS[0]) == ("trial", lanes.trial)
     assert lanes.settle(author.load)
     assert same(held(lanes.stable), author.made[promoted.stable_sha256])
+
+
+def test_a_way_longer_than_the_weights_is_not_walked_where_the_version_can_be_loaded() -> None:
+    author = Author()
+    while sum(len(payload) for _, payload in author.links[1:]) <= author.chain.copy.size_bytes:
+        author.step()
+    promoted = author.promote()
+    loaded: list[int] = []
+
+    def load(version: int, sha256: str) -> ModelCopy | None:
+        loaded.append(version)
+        return author.load(version, sha256)
+
+    for at_hand in (load, nothing_to_load):
+        author.step()
+        lanes = lanes_after(author, *author.releases[:1])
+        lanes.settle(nothing_to_load)
+        lanes.decide(lanes.state.after(promoted))
+        assert lanes.settle(at_hand)
+        assert same(held(lanes.stable), author.made[promoted.stable_sha256])
+    assert loaded == [promoted.stable_version]
+
+
+def test_updates_are_swapped_in_while_a_promoted_version_is_loaded() -> None:
+    author = Author()
+    author.step()
+    promoted = author.promote()
+    author.step()
+    lanes = lanes_after(author, *author.releases, kept_bytes=1)
+    newest = author.step()
+
+    def load(version: int, sha256: str) -> ModelCopy | None:
+        swapping = threading.Thread(target=lanes.take, args=newest)
+        swapping.start()
+        swapping.join(10.0)
+        assert lanes.trial.version == newest[0].version
+        return author.load(version, sha256)
+
+    assert lanes.settle(load)
+    assert lanes.stable.version == promoted.stable_version
 
 
 def test_a_rollback_sends_everyone_to_the_stable_lane_at_once_and_starts_the_trial_from_it() -> None:
