@@ -39,7 +39,7 @@ class ExampleBuffer:
         self,
         release: Callable[[Sequence[Example]], None],
         *,
-        count: int = 256,
+        count: int = 192,
         age_s: float = 1.0,
         limit: int = 2048,
         round_limit: int = 1024,
