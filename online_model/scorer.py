@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from headrace.online_model.coarse_units import is_worth_it
+from headrace.online_model.payload_checks import check
 from headrace.online_model.row_products import row_products
 from headrace.online_model.transformer import UNKNOWN, StepBatch, TransformerShape, encode
 from headrace.online_model.weights import ModelCopy
@@ -110,13 +111,15 @@ class Scorer:
     ) -> None:
         """Swap in an update. Raises BadUpdate or MissingLink where it must not be; what is served then stays as it was.
 
-        `warm_up` is given each copy once it has the update and before anybody reads it; what it raises at the first keeps the update out.
+        `warm_up` is given the copy that has the update before anybody reads it; what it raises keeps the update out. After a snapshot it
+        is given the other copy too, where much is to be made anew; a delta leaves that in place.
         `on_live` is called as soon as the next question is answered by the update; the other copy follows after that.
         """
         with self._writer:
             old = self._live
             standby = 1 - old
-            self._copies[standby].apply(update, payload)
+            checked = check(self._copies[standby], update, payload)
+            self._copies[standby].take_checked(update, *checked)
             if warm_up is not None:
                 try:
                     warm_up(self._copies[standby])
@@ -129,8 +132,8 @@ class Scorer:
             on_live()
             while self._readers[old]:
                 time.sleep(0.0002)
-            self._copies[old].apply(update, payload)
-            if warm_up is not None:
+            self._copies[old].take_checked(update, *checked)
+            if warm_up is not None and update.kind == "snapshot":
                 warm_up(self._copies[old])
 
     def adopt(self, other: ModelCopy) -> None:
