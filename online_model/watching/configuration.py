@@ -1,5 +1,6 @@
 """Which signals are watched, how, and what is done when one moves: lines of a YAML or TOML file."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -8,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 import yaml
 
+from headrace.online_model.watching.signals import EVENT_MIXES
 from headrace.schemas.drift_alerts import DriftKind
 
 DEFAULT_FILE = Path(__file__).with_name("watches.yaml")
@@ -21,6 +23,8 @@ Severity = Literal["info", "warning", "critical"]
 ReactionName = Literal["learn_faster", "forget_faster", "forget_slower", "fine_tune", "retrain", "fall_back", "only_tell"]
 
 DETECTORS: tuple[str, ...] = get_args(DetectorName)
+# With more, nothing would hold: a thousandth of all events were false alarms.
+MOST_FALSE_ALARMS_PER_MILLION = 1000
 _CHOICES: dict[str, tuple[str, ...]] = {
     "detector": DETECTORS,
     "direction": get_args(Direction),
@@ -43,7 +47,8 @@ class Watch:
     for a loss. `kind` is what it speaks of: concept (how well the model foresees), data, or service. `warm_up` is how many
     values only teach what is usual. `share` is its part of the false alarms that are allowed, beside the other watches' shares.
     `least_change` is how far the level must move to be worth telling, in standard deviations of single values. `transform` is
-    applied to values before they are averaged: a loss has a long tail, of which the square root makes less.
+    applied to values before they are averaged: a loss has a long tail, of which the square root makes less. Mixes have no values, and so
+    none.
     """
 
     signal: str
@@ -70,9 +75,9 @@ class Watch:
 class Configuration:
     """All watches, and what holds for them together.
 
-    `false_alarms_per_million` bounds the false alarms of all watches together, for a million events. `block` is how many values are
-    averaged before detectors see them. Findings within `group_events` of an episode's last belong to it. An episode is told again
-    each `ongoing_events`, and has ended when for `settled_events` nothing moved. `only_tell` switches all reactions off.
+    `false_alarms_per_million`, at most 1,000, bounds the false alarms of all watches together, for a million events. `block` is how many
+    values are averaged before detectors see them. Findings within `group_events` of an episode's last belong to it. An episode is told
+    again each `ongoing_events`, and has ended when for `settled_events` nothing moved. `only_tell` switches all reactions off.
     """
 
     watches: tuple[Watch, ...]
@@ -130,6 +135,11 @@ def _watch(place: int, line: object) -> Watch:
     segment = line.get("segment", {})
     if not isinstance(segment, dict) or not all(isinstance(key, str) and isinstance(value, str) for key, value in segment.items()):
         raise BadConfiguration(f"{where}: segment: names by key were expected, such as {{category: tents}}; the value is {segment!r}")
+    if line["signal"] in EVENT_MIXES and line.get("transform", "none") != "none":
+        raise BadConfiguration(
+            f"{where}: transform: none was expected, since {line['signal']} is a mix of names, which have no root; "
+            f"the value is {line['transform']!r}"
+        )
     return Watch(**cast(dict[str, Any], line))
 
 
@@ -140,8 +150,10 @@ def _check_fields(where: str, line: Mapping[str, object], kind: type[Watch] | ty
     for name, value in line.items():
         expected = known[name]
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if expected is float and not (number and cast(float, value) > 0):
-            raise BadConfiguration(f"{where}: {name}: a number above 0 was expected; the value is {value!r}")
+        if expected is float and not (number and 0 < cast(float, value) < math.inf):
+            raise BadConfiguration(f"{where}: {name}: a finite number above 0 was expected; the value is {value!r}")
+        if name == "false_alarms_per_million" and cast(float, value) > MOST_FALSE_ALARMS_PER_MILLION:
+            raise BadConfiguration(f"{where}: {name}: at most {MOST_FALSE_ALARMS_PER_MILLION:,} was expected; the value is {value!r}")
         if expected is int and not (number and isinstance(value, int) and value > 0):
             raise BadConfiguration(f"{where}: {name}: a whole number above 0 was expected; the value is {value!r}")
         if expected is bool and not isinstance(value, bool):

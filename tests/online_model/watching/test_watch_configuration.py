@@ -75,9 +75,11 @@ def test_a_segment_s_keys_are_named_in_the_same_order_always() -> None:
         ("transform", "log", "'log'", "one of none, sqrt was expected"),
         ("warm_up", "0", "0", "a whole number above 0 was expected"),
         ("warm_up", "1.5", "1.5", "a whole number above 0 was expected"),
-        ("share", "-1", "-1", "a number above 0 was expected"),
-        ("share", "true", "True", "a number above 0 was expected"),
-        ("least_change", ".nan", "nan", "a number above 0 was expected"),
+        ("share", "-1", "-1", "a finite number above 0 was expected"),
+        ("share", "true", "True", "a finite number above 0 was expected"),
+        ("share", ".inf", "inf", "a finite number above 0 was expected"),
+        ("least_change", ".nan", "nan", "a finite number above 0 was expected"),
+        ("least_change", ".inf", "inf", "a finite number above 0 was expected"),
         ("segment", "tents", "'tents'", "names by key were expected"),
         ("segment", "{category: 7}", "{'category': 7}", "names by key were expected"),
     ],
@@ -92,7 +94,10 @@ def test_a_wrong_value_is_named_with_its_file_watch_and_field(tmp_path: Path, fi
 @pytest.mark.parametrize(
     ("line", "field", "expected"),
     [
-        ("false_alarms_per_million: 0", "false_alarms_per_million", "a number above 0 was expected; the value is 0"),
+        ("false_alarms_per_million: 0", "false_alarms_per_million", "a finite number above 0 was expected; the value is 0"),
+        ("false_alarms_per_million: .inf", "false_alarms_per_million", "a finite number above 0 was expected; the value is inf"),
+        ("false_alarms_per_million: .nan", "false_alarms_per_million", "a finite number above 0 was expected; the value is nan"),
+        ("false_alarms_per_million: 1000.5", "false_alarms_per_million", "at most 1,000 was expected; the value is 1000.5"),
         ("block: 6.4", "block", "a whole number above 0 was expected; the value is 6.4"),
         ("settled_events: soon", "settled_events", "a whole number above 0 was expected; the value is 'soon'"),
         ("only_tell: 1", "only_tell", "true or false was expected; the value is 1"),
@@ -102,6 +107,14 @@ def test_a_wrong_value_is_named_with_its_file_watch_and_field(tmp_path: Path, fi
 def test_a_wrong_value_for_all_watches_is_named(tmp_path: Path, line: str, field: str, expected: str) -> None:
     told = refused(tmp_path, f"{line}\n{ONE_WATCH}")
     assert f"{field}: {expected}" in told
+
+
+@pytest.mark.parametrize("signal", EVENT_MIXES)
+def test_a_mix_of_names_has_no_root(tmp_path: Path, signal: str) -> None:
+    told = refused(tmp_path, f"watches:\n  - {{signal: {signal}, transform: sqrt}}\n")
+    assert f"watch 1 ({signal}): transform: none was expected" in told
+    assert told.endswith("the value is 'sqrt'")
+    assert configuration_of({"watches": [{"signal": signal, "transform": "none"}]}).watches[0].transform == "none"
 
 
 def test_an_unknown_field_is_told_with_the_known_ones(tmp_path: Path) -> None:
