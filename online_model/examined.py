@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.online_model.choosing import choose, strongest
 from headrace.online_model.evidence import CONTEXTS, FEATURES, PARTS, PARTS_COUNT, context_of, features, part_probabilities
 from headrace.online_model.memory import Asking, Memory, Question
 from headrace.online_model.mixture import Mixture
@@ -69,4 +70,7 @@ def warm_up() -> None:
     with memory.ask(question) as asking:
         asking.add(np.array([1], np.int32))
         examined(asking, Mixture(PARTS, CONTEXTS), -1)
-    memory.reasons(question.distinct, question.distinct)
+    strengths = memory.reasons(question.distinct, question.distinct)
+    places, numbers = np.zeros((len(strengths), 1), np.int64), np.zeros((len(strengths), 1), np.float32)
+    strongest(strengths, places, numbers)
+    choose(numbers[:, 0], places[:, 0], numbers[:, 0])

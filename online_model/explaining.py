@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.online_model.choosing import strongest
 from headrace.online_model.examined import Examined
 from headrace.online_model.item_numbers import TableRows
 from headrace.online_model.memory import Memory
@@ -37,16 +38,16 @@ def reasons_of(
     silent = ~strengths.any(axis=1)
     if silent.any():
         strengths[silent] = _cosines(copy, table, wanted[silent], distinct)
-    strengths /= np.maximum(strengths.sum(axis=1, keepdims=True), 1e-9)
-    strongest = np.argsort(-strengths, axis=1, kind="stable")[:, :MOST_REASONS]
-    weights = np.take_along_axis(strengths, strongest, axis=1)
+    most = min(MOST_REASONS, len(distinct))
+    places, weights = np.empty((len(wanted), most), np.int64), np.empty((len(wanted), most), np.float32)
+    strongest(strengths, places, weights)
     reasons: list[tuple[Reason, ...]] = []
-    for item, places, each in zip(wanted.tolist(), distinct[strongest].tolist(), weights.tolist(), strict=True):
+    for item, told, each in zip(wanted.tolist(), distinct[places].tolist(), weights.tolist(), strict=True):
         own = steps.get(item)
         if own is not None:
             reasons.append((Reason(item_id=own.item_id, kind=own.kind, weight=1.0),))
             continue
-        found = [(steps[step], weight) for step, weight in zip(places, each, strict=True) if weight > 0.0 and step in steps]
+        found = [(steps[step], weight) for step, weight in zip(told, each, strict=True) if weight > 0.0 and step in steps]
         reasons.append(tuple(Reason(item_id=step.item_id, kind=step.kind, weight=round(weight, 4)) for step, weight in found))
     return reasons
 

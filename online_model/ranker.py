@@ -21,6 +21,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.online_model.choosing import choose
 from headrace.online_model.evidence import CONTEXTS, LOG_MIX, NETWORK, PARTS, Column, silence
 from headrace.online_model.examined import TOLD, Examined, examined, warm_up
 from headrace.online_model.explaining import reasons_of
@@ -211,13 +212,10 @@ class Ranker:
         """Return the rows of the `k` best candidates, best first, and the probability of each."""
         if not len(asked.candidates):
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        scores = self._scores(asked)
-        chances = np.exp(scores - scores.max())
-        chances /= chances.sum()
-        order = np.argpartition(-chances, k)[:k] if k < len(chances) else np.arange(len(chances))
-        # Of candidates that are equal the one found first wins, so that the same question has the same answer.
-        order = order[np.lexsort((order, -chances[order]))]
-        return order, chances[order]
+        wanted = min(k, len(asked.candidates))
+        rows, chances = np.empty(wanted, np.int64), np.empty(wanted, np.float32)
+        choose(self._scores(asked), rows, chances)
+        return rows, chances
 
     def learn_choice(self, asked: Examined, item_id: str) -> None:
         """Teach mixture and network that of what was asked this item came; nothing where it was no candidate."""
