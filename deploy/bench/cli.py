@@ -274,6 +274,9 @@ def drift(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write figures and what each run told to this file.")
     ] = None,
+    peers: Annotated[
+        bool, typer.Option("--peers/--no-peers", help="Install the peers Evidently and alibi-detect, in an environment of their own.")
+    ] = True,
     plain: Annotated[bool, typer.Option("--plain", help="A line each second in place of the bar.")] = False,
 ) -> None:
     """Plant drift in a shop's stream and see what the shipped watches make of it; say which goals are met. Needs nothing but CPU.
@@ -290,22 +293,31 @@ def drift(
     reaction: NDCG lost after the taste of all shoppers changed, with reaction over without (lost_quality_ratio; by_changed_share has
     85% and 20% too), and NDCG without over that with a reaction to a false alarm (false_alarm_quality_ratio), by the whole model.
 
-    detectors: each detector alone, on River's SEA, STAGGER, Agrawal, Sine and Mixed, and on the shop (known_streams).
+    detectors: each detector alone, on River's SEA, STAGGER, Agrawal, Sine and Mixed (known_streams, known_streams_together), and on the
+    shop without and with an abrupt change of taste (detectors_on_the_shop): false alarms, drifts missed, and delays, by one rule for all.
+    Beside River's and ours stand two outside peers on consecutive windows: evidently, by the test and limit that it chooses itself, and
+    alibi_detect, by Fisher's exact or Kolmogorov-Smirnov's test at 1e-4 (its online detectors are left out: to set their thresholds for
+    so few false alarms takes minutes, anew after each finding). At first use they are installed with uv from a lock of hashes into
+    HEADRACE_HOME/bench (1.3 GB) and run as another process (peer_versions); without a network the rest goes on without them, and
+    peers_left_out says why. --no-peers leaves them out.
 
     The estimate of how long it takes is printed first.
     """
     from headrace.deploy.bench.drift_benchmark import PARTS, Options, measure_drift, verdicts
+    from headrace.deploy.bench.drift_comparison import rows
     from headrace.deploy.bench.progress import shown_progress
 
     chosen = _chosen(only, PARTS)
-    options = Options(seeds, events, chosen, workers=workers)
+    options = Options(seeds, events, chosen, workers=workers, peers=peers)
     if quick:
-        options = Options(min(seeds, 4), min(events, 300_000), chosen, 1, 1, 1, workers)
+        options = Options(min(seeds, 4), min(events, 300_000), chosen, 1, 1, 1, workers, peers)
     typer.echo(f"this takes about {options.seconds() / 60:.0f} minutes", err=True)
     with shown_progress(options.steps, plain=plain or not sys.stderr.isatty()) as progress:
-        found = measure_drift(options, progress)
+        found = measure_drift(options, Settings.load().home.absolute(), progress)
     if json_file is not None:
         json_file.write_text(json.dumps(found, indent=1) + "\n")
+    for row in rows(found):
+        typer.echo(row)
     for name, value, goal, met in verdicts(found):
         typer.echo(f"{name:50} {value:>22}   goal: {goal:14} {'met' if met else 'NOT MET'}")
 

@@ -5,15 +5,15 @@ behind a drift is the drift seen; a second one there, and any other, is a false 
 """
 
 import itertools
-import statistics
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.deploy.bench.drift_peers import Series
 from headrace.deploy.bench.drift_runs import plan_of
+from headrace.deploy.bench.drift_score import Score
 from headrace.deploy.bench.drift_signals import signals_of
 from headrace.deploy.bench.drift_streams import Plan, planted_stream
 from headrace.online_model.watching.budget import Budget
@@ -27,77 +27,39 @@ EXAMPLES, DRIFT_EVERY, SEEN_WITHIN = 20_000, 5_000, 2_000
 WARM_UP, SHOP_SEEN_WITHIN = 50_000, 8_000
 OURS = "headrace"
 NAMES = (*RIVER, "psi", "ks", OURS)
+# Of the outside peers: above 1,000 values Evidently takes its tests for large windows. A window is a part of what a drift may take.
+PEER_WINDOWS, PEER_WINDOWS_OF_THE_SHOP = (1_024, 256), (4_096, 1_024)
 STREAMS = ("SEA", "STAGGER", "Agrawal", "Sine", "Mixed")
 _BINARY = ("ddm", "eddm", "hddm_a", "hddm_w")
 _BLOCK = 16
 _STEP_MS = 1000
 
 
-@dataclass
-class Score:
-    """Of one detector on one kind of stream: false alarms, drifts missed and planted, delays of those seen, and values in all."""
-
-    false_alarms: int = 0
-    missed: int = 0
-    planted: int = 0
-    values: int = 0
-    delays: list[int] = field(default_factory=list)
-
-    def add(self, found: list[int], places: list[int], values: int, within: int) -> None:
-        """Count the findings of one stream."""
-        seen: set[int] = set()
-        for at in found:
-            place = next((place for place in places if place <= at < place + within), None)
-            if place is None or place in seen:
-                self.false_alarms += 1
-            else:
-                seen.add(place)
-                self.delays.append(at - place)
-        self.planted += len(places)
-        self.missed += len(places) - len(seen)
-        self.values += values
-
-    def take_in(self, other: "Score") -> None:
-        """Count another's streams too."""
-        self.false_alarms += other.false_alarms
-        self.missed += other.missed
-        self.planted += other.planted
-        self.values += other.values
-        self.delays += other.delays
-
-    def told(self) -> dict[str, Any]:
-        """Return the score as it stands in the JSON."""
-        return {
-            "false_alarms": self.false_alarms,
-            "false_alarms_per_million": self.false_alarms / self.values * 1e6 if self.values else None,
-            "missed": self.missed,
-            "planted": self.planted,
-            "median_delay": statistics.median(self.delays) if self.delays else None,
-        }
-
-
-def known_stream(name: str, seed: int) -> dict[str, Score]:
-    """Return the score of each detector on one of River's streams."""
+def known_stream(name: str, seed: int) -> tuple[dict[str, Score], list[Series]]:
+    """Return the score of each detector on one of River's streams, and the errors, for the peers to judge."""
     errors = _errors(name, seed)
     places = list(range(DRIFT_EVERY, EXAMPLES, DRIFT_EVERY))
     scores = {detector: Score() for detector in NAMES}
     for detector, score in scores.items():
         score.add(_found(detector, errors), places, len(errors), SEEN_WITHIN)
-    return scores
+    return scores, [Series(errors, np.arange(len(errors)), places, SEEN_WITHIN, *PEER_WINDOWS)]
 
 
-def shop_stream(seed: int) -> dict[str, Score]:
+def shop_stream(seed: int) -> tuple[dict[str, Score], list[Series]]:
     """Return the scores of River's detectors alone on the shop: its prequential loss, or for those of errors its misses.
 
-    Without drift, and with an abrupt change of taste, which counts as seen within 8,000 events. The first 50,000 events are left out.
+    The losses come with them, for the peers to judge. Without drift, and with an abrupt change of taste, which counts as seen within
+    8,000 events. The first 50,000 events are left out.
     """
     scores = {name: Score() for name in RIVER}
+    series: list[Series] = []
     for plan in (Plan("none", 150_000), plan_of("abrupt", seed)):
         columns = planted_stream(seed, plan)
         signals = signals_of(columns, plan)
         there = ~np.isnan(signals[:, 0])
         events = columns.event[there]
         begin = int(np.searchsorted(events, WARM_UP))
+        series.append(Series(signals[there, 0][begin:], events[begin:], list(plan.places), SHOP_SEEN_WITHIN, *PEER_WINDOWS_OF_THE_SHOP))
         for name in RIVER:
             if name == "kswin" and plan.kind == "none":
                 # A millisecond for each value: one stream tells enough of it.
@@ -105,16 +67,7 @@ def shop_stream(seed: int) -> dict[str, Score]:
             values = (1.0 - signals[there, 1] if name in _BINARY else signals[there, 0])[begin:]
             found = [int(events[begin + at]) for at in _heard(name, values)]
             scores[name].add(found, list(plan.places), len(values), SHOP_SEEN_WITHIN)
-    return scores
-
-
-def merged(tables: Iterable[dict[str, Score]]) -> dict[str, dict[str, Any]]:
-    """Return the scores of several streams together, by detector, as they stand in the JSON."""
-    total: dict[str, Score] = {}
-    for table in tables:
-        for name, score in table.items():
-            total.setdefault(name, Score()).take_in(score)
-    return {name: score.told() for name, score in total.items()}
+    return scores, series
 
 
 def _found(detector: str, errors: NDArray[np.float64]) -> list[int]:

@@ -8,10 +8,11 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from headrace.deploy.bench import growth, latency, memory, quix_environment, reads, throughput, two_workers
+from headrace.deploy.bench import growth, latency, memory, reads, throughput, two_workers
 from headrace.deploy.bench.events import Shop, publish
 from headrace.deploy.bench.feature_report import Samples, Throughput, figures, further_figures, surroundings
 from headrace.deploy.bench.ground import Ground
+from headrace.deploy.bench.peer_environments import QUIX
 from headrace.deploy.bench.progress import Progress
 from headrace.schemas.wire import now_ms
 
@@ -108,7 +109,7 @@ def _latency(ground: Ground, home: Path, options: Options, samples: Samples, pro
 
 def _throughput(ground: Ground, home: Path, options: Options, samples: Samples, progress: Progress) -> None:
     progress.begin("throughput")
-    quix = quix_environment.quix_python(home, progress.tell, install=options.install_quix)
+    quix = QUIX.python(home, progress.tell, install=options.install_quix)
     ground.empty()
     clicks = publish(_day(options, options.events), ground.bootstrap, progress.tell)["clicks"]
     for repeat in range(options.repeats):

@@ -15,7 +15,7 @@ from headrace.deploy.bench.ground import Ground
 from headrace.deploy.bench.growth import GrowthSample
 from headrace.deploy.bench.latency import RATES, Latency
 from headrace.deploy.bench.memory import RowMemory, available_bytes
-from headrace.deploy.bench.quix_environment import LOCK
+from headrace.deploy.bench.peer_environments import QUIX
 from headrace.deploy.bench.reads import ENTITIES, ReadTimes
 from headrace.deploy.bench.throughput import Rate
 from headrace.deploy.bench.two_workers import Speedup
@@ -113,7 +113,7 @@ def surroundings(ground: Ground) -> dict[str, Any]:
         "load_before": os.getloadavg()[0],
         "system": platform.platform(terse=True),
     }
-    quix = next(line for line in LOCK.read_text().splitlines() if line.startswith("quixstreams=="))
+    quix = next(line for line in QUIX.lock.read_text().splitlines() if line.startswith("quixstreams=="))
     versions = {name: version(name) for name in PACKAGES}
     versions |= {"python": platform.python_version(), "librdkafka": confluent_kafka.libversion()[0], "broker": ground.broker}
     versions |= {"redis-server": ground.redis, "quixstreams": quix.partition("==")[2].rstrip(" \\")}

@@ -1,17 +1,27 @@
 """The drift benchmark: what is planted is what it says, signals are those of the learner, and figures are counted as told."""
 
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from headrace.deploy.bench.drift_benchmark import Options, verdicts
-from headrace.deploy.bench.drift_detectors import Score, merged
+from headrace.deploy.bench.drift_comparison import compare_detectors, rows
+from headrace.deploy.bench.drift_peers import Series, started_peers
 from headrace.deploy.bench.drift_runs import Run, Told, plan_of, run_once
+from headrace.deploy.bench.drift_score import Score, merged
 from headrace.deploy.bench.drift_signals import batch_of, signals_of
 from headrace.deploy.bench.drift_streams import KINDS, Columns, Plan, planted_stream
+from headrace.deploy.bench.peer_environments import DRIFT_PEERS
+from headrace.deploy.bench.progress import Progress
+from headrace.deploy.settings import Settings
 from headrace.online_model.watching.signals import EVENT_SIGNALS, EventSignals
 from headrace.schemas import HistoryEntry
 
 EVENTS = 4_000
+HOME = Settings.load().home.absolute()
 
 
 def stream(plan: Plan) -> Columns:
@@ -94,3 +104,38 @@ def test_goals_are_held_against_what_was_measured() -> None:
     found = {"abrupt": {"runs": 30, "seen": 29, "median_delay_events": 1600.0}, "cpu_share": 0.01}
     assert [met for *_, met in verdicts(found)] == [True, False, True]
     assert Options(seeds=2, parts=("abrupt", "gradual")).steps == 4
+
+
+def test_what_a_peer_finds_is_scored_by_the_event_of_the_value_and_by_the_rule_of_the_others() -> None:
+    series = Series(np.array([0.5, 0.25, 1.0, 0.0]), np.array([3, 10, 12, 40]), [10], 5, reference=2, window=1)
+    assert json.loads(series.asked()) == {"values": [0.5, 0.25, 1.0, 0.0], "reference": 2, "window": 1}
+    told = merged([series.scores({"evidently": [2], "alibi_detect": [0, 3]})])
+    assert told["evidently"] == {"false_alarms": 0, "false_alarms_per_million": 0.0, "missed": 0, "planted": 1, "median_delay": 2}
+    assert (told["alibi_detect"]["false_alarms"], told["alibi_detect"]["missed"]) == (2, 1)
+
+
+def test_without_the_peers_the_others_are_measured_and_why_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    with ThreadPoolExecutor(1) as pool:
+        found = compare_detectors(pool, (), tmp_path, Progress(0, lambda done, text: None))
+    assert "Evidently with alibi-detect cannot be installed" in found["peers_left_out"]
+    assert found["peer_versions"] is None
+    assert "--no-peers" in list(rows(found))[-1]
+    with started_peers(tmp_path, lambda text: None, install=False) as peers:
+        assert peers is None
+
+
+@pytest.mark.skipif(not (HOME / "bench" / DRIFT_PEERS.folder / "made-of").exists(), reason="the peers' environment is not made here")
+def test_both_peers_find_a_level_that_rises_and_begin_anew_after_it() -> None:
+    random = np.random.default_rng(1)
+    losses = random.normal(np.repeat([0.0, 1.0], 3_000))
+    errors = (random.random(6_000) < np.repeat([0.1, 0.5], 3_000)).astype(float)
+    with started_peers(HOME, lambda text: None, install=False) as peers:
+        if peers is None:
+            pytest.skip("the peers' environment was made of another lock")
+        assert set(peers.versions) == {"evidently", "alibi_detect"}
+        for values in (losses, errors):
+            for name, score in peers.judge(Series(values, np.arange(6_000), [3_000], 1_500, reference=1_024, window=512)).items():
+                assert (score.false_alarms, score.missed) == (0, 0), name
+                assert score.delays[0] < 1_024
