@@ -18,7 +18,8 @@ from torch import Tensor
 from headrace.online_model.coarse_units import is_worth_it
 from headrace.online_model.payload_checks import check
 from headrace.online_model.row_products import row_products
-from headrace.online_model.transformer import UNKNOWN, StepBatch, TransformerShape, encode
+from headrace.online_model.step_batch import as_batch, encode_numbers
+from headrace.online_model.transformer import UNKNOWN, StepBatch, TransformerShape
 from headrace.online_model.weights import ModelCopy
 from headrace.schemas import HistoryEntry, ModelUpdate
 
@@ -172,12 +173,8 @@ def score_with(
     scores = [_nothing(wanted) for wanted in candidates]
     if not asked:
         return scores
-    encoded = encode([histories[place] for place in asked], copy.rows, copy.model.shape.length)
-    steps = StepBatch(*(numbers.to(copy.device) for numbers in encoded))
-    every = torch.arange(len(asked), device=copy.device)
-    vectors = copy.model.follow(copy.units[steps.rows], steps)[every, steps.lengths - 1]
+    vectors, last_rows = _followed(copy, [histories[place] for place in asked])
     top, normalisers = search(copy, vectors, best, normalised=normalised)
-    last_rows = steps.rows[every, steps.lengths - 1]
     lasts = copy.units[last_rows]
     top_to_last = row_products(copy.units, top.rows, lasts)
     numbers_of = vectors.cpu().numpy(), last_rows.tolist()
@@ -191,6 +188,18 @@ def score_with(
         vector, last_row = numbers_of[0][number], numbers_of[1][number]
         scores[place] = Scored(flat[0][own], flat[1][own], *best_of_it, normalisers[number], vector, last_row)
     return scores
+
+
+def _followed(copy: ModelCopy, histories: Sequence[Sequence[HistoryEntry]]) -> tuple[Tensor, Tensor]:
+    """Return the vector of each history, (batch, width), and the row of its last item, (batch,), on the copy's device."""
+    numbers, lengths = encode_numbers(histories, copy.rows, copy.model.shape.length)
+    compiled = copy.last_vectors()
+    if compiled is not None:
+        vectors = torch.from_numpy(compiled.of(copy.units.numpy(), numbers, lengths))
+        return vectors, torch.from_numpy(numbers[np.arange(len(lengths)), lengths - 1, 0])
+    steps = StepBatch(*(each.to(copy.device) for each in as_batch(numbers, lengths)))
+    every = torch.arange(len(histories), device=copy.device)
+    return copy.model.follow(copy.units[steps.rows], steps)[every, steps.lengths - 1], steps.rows[every, steps.lengths - 1]
 
 
 @torch.inference_mode()

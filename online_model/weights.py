@@ -10,6 +10,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from headrace.online_model.coarse_units import CoarseUnits
+from headrace.online_model.last_vectors import LastVectors
 from headrace.online_model.payload_checks import chained_sha256, check
 from headrace.online_model.payload_layout import (
     CATEGORY_ROWS,
@@ -73,6 +74,7 @@ class ModelCopy:
         self.rows: dict[str, int] = {}
         self.units = torch.zeros(0)
         self._coarse: CoarseUnits | None = None
+        self._last_vectors: LastVectors | None = None
         self.epoch = 0
         self.version = 0
         self.sha256 = NO_WEIGHTS
@@ -165,6 +167,12 @@ class ModelCopy:
             with torch.inference_mode(False):
                 self._coarse = CoarseUnits(self.units.clone() if self.units.is_inference() else self.units)
         return self._coarse
+
+    def last_vectors(self) -> LastVectors | None:
+        """Return the compiled way from histories to vectors; None where the model is not one for it. Made at the first call."""
+        if self._last_vectors is None and LastVectors.fits(self.model):
+            self._last_vectors = LastVectors(self.model)
+        return self._last_vectors
 
     @torch.no_grad()
     def _take(self, tensors: dict[str, Tensor], new_items: Sequence[str], kind: str) -> None:

@@ -96,7 +96,9 @@ class Reactions:
 
         Where fewer shoppers have changed, the older events still help the others.
         """
-        deeper = []
+        deeper: list[Reaction] = []
+        if self.only_tell:
+            return deeper
         for episode_id, reactions in self._done.items():
             for reaction in reactions:
                 strength = _STRENGTH.get(reaction.name, {})
