@@ -5,6 +5,7 @@ from headrace.schemas.drift_alerts import DriftAlert
 from headrace.schemas.drift_state import DriftState
 from headrace.schemas.events import Attribution, Click, Event, OrderLine, Purchase, shopper_id
 from headrace.schemas.feature_rows import Cause, HistoryEntry, ItemChange, ItemRow, Pane, SessionRow, UserRow
+from headrace.schemas.memory_reactions import MemoryReaction
 from headrace.schemas.model_releases import ModelRelease, ReleaseOutcomes, VersionOutcome
 from headrace.schemas.model_updates import ModelUpdate
 from headrace.schemas.ranking_weights import RankingWeights
@@ -23,6 +24,7 @@ __all__ = [
     "InvalidMessage",
     "ItemChange",
     "ItemRow",
+    "MemoryReaction",
     "ModelRelease",
     "ModelUpdate",
     "OrderLine",

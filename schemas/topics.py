@@ -10,6 +10,7 @@ from headrace.schemas.drift_alerts import DriftAlert
 from headrace.schemas.drift_state import DriftState
 from headrace.schemas.events import Click, Purchase
 from headrace.schemas.feature_rows import ItemChange, ItemRow, UserRow
+from headrace.schemas.memory_reactions import MemoryReaction
 from headrace.schemas.model_releases import ModelRelease, ReleaseOutcomes
 from headrace.schemas.model_updates import ModelUpdate
 from headrace.schemas.ranking_weights import RankingWeights
@@ -58,6 +59,9 @@ MODEL_WEIGHTS = Topic(
 RANKING_WEIGHTS = Topic(
     "ranking-weights", "model", RankingWeights, "what mixture and ranking network have learned", partitions=1, cleanup="compact"
 )
+MEMORY_REACTIONS = Topic(
+    "memory-reactions", "model", MemoryReaction, "what the memories forget on drift, and what they recall", partitions=1
+)
 MODEL_RELEASES = Topic(
     "model-releases", "model", ModelRelease, "which version answers whom, decision by decision", partitions=1, retention_ms=365 * DAY_MS
 )
@@ -86,6 +90,7 @@ TOPICS = (
     MODEL_UPDATES,
     MODEL_WEIGHTS,
     RANKING_WEIGHTS,
+    MEMORY_REACTIONS,
     MODEL_RELEASES,
     RELEASE_OUTCOMES,
     DRIFT_ALERTS,

@@ -54,6 +54,11 @@ class Watching:
     only_tell: bool = False
     retrain: str = ""
 
+    @property
+    def reacts(self) -> bool:
+        """Whether anything is done about drift."""
+        return not (self.only_tell or self.configuration.only_tell)
+
 
 class DriftWatch:
     """Takes in signals, tells of episodes, and lets reactions begin and end. `tick` belongs into each turn of the learner's loop."""
@@ -73,8 +78,7 @@ class DriftWatch:
         self._signals = RoundSignals(self.quality.take_hits)
         self._component = component
         self._actions = actions
-        only_tell = watching.only_tell or watching.configuration.only_tell
-        self._reactions = reactions or Reactions(only_tell=only_tell)
+        self._reactions = reactions or Reactions(only_tell=not watching.reacts)
         self._memory = DriftMemory(watching.memory, watching.configuration) if watching.memory is not None else None
         self._model_version = model_version
         self._clock = clock
@@ -164,7 +168,7 @@ class DriftWatch:
         return done.words
 
     def _measure(self) -> None:
-        """Let reactions be judged by the quality now, and tell of those that are settled."""
+        """Let reactions be judged by the quality now, deepen where it collapses, and tell of those that are settled or go deeper."""
         now_ms = self._clock()
         quality = self.quality.now(now_ms)
         if quality is None:
@@ -175,15 +179,27 @@ class DriftWatch:
                 self._actions.end(reaction.name, episode_id)
             figures = {"before": reaction.quality_before, "at": reaction.quality_at, "after": reaction.quality_after}
             log.info("reaction settled", extra={"reaction": reaction.name, "episode": episode_id, "state": reaction.state, **figures})
-        for episode_id in dict.fromkeys(episode for episode, _ in settled):
+        deeper = self._deepen(quality, now_ms)
+        for episode_id in dict.fromkeys([*(episode for episode, _ in settled), *deeper]):
             newest = self._newest.get(episode_id)
             if newest is not None:
                 state = "ongoing" if newest.state == "started" else newest.state
                 name = f"{newest.alert_id}-measured-{now_ms}"[:128]
+                words = "; ".join([newest.reaction, *deeper.get(episode_id, ())])[:1024]
                 told = self._reactions_of(episode_id)
-                self._publish(replace(newest, alert_id=name, state=state, reactions=told, created_ms=now_ms))
-        if settled:
+                self._publish(replace(newest, alert_id=name, state=state, reaction=words, reactions=told, created_ms=now_ms))
+        if settled or deeper:
             self._save()
+
+    def _deepen(self, quality: float, now_ms: int) -> dict[str, list[str]]:
+        """Let reactions go further where the quality has collapsed; return what was done, in words, by episode."""
+        done: dict[str, list[str]] = {}
+        for reaction in self._reactions.deepen(quality, now_ms):
+            deepened = self._actions.deepen(reaction)
+            done.setdefault(reaction.episode_id, []).append(deepened.words)
+            about = {"reaction": reaction.name, "episode": reaction.episode_id, "state": deepened.state, "done": deepened.words}
+            log.warning("reaction deepened", extra=about)
+        return done
 
     def _reactions_of(self, episode_id: str) -> list[DriftReaction]:
         return [

@@ -16,7 +16,16 @@ from typing import Any, cast
 import uvicorn
 from fastapi import FastAPI
 
-from headrace.schemas.topics import CLICKS, MODEL_RELEASES, MODEL_UPDATES, MODEL_WEIGHTS, PURCHASES, RELEASE_OUTCOMES, USER_FEATURES
+from headrace.schemas.topics import (
+    CLICKS,
+    MEMORY_REACTIONS,
+    MODEL_RELEASES,
+    MODEL_UPDATES,
+    MODEL_WEIGHTS,
+    PURCHASES,
+    RELEASE_OUTCOMES,
+    USER_FEATURES,
+)
 from headrace.streams import metrics
 from headrace.streams.broker import TopicMissing, require_broker
 from headrace.streams.dashboard.dashboard import Dashboard
@@ -88,7 +97,7 @@ def run_gateway(
     Raises BrokerUnreachable or TopicMissing where there is nothing to serve from, OSError where the address cannot be taken.
     """
     topics = require_broker(bootstrap).topics
-    for topic in (CLICKS, PURCHASES, USER_FEATURES, MODEL_UPDATES, MODEL_WEIGHTS, MODEL_RELEASES, RELEASE_OUTCOMES):
+    for topic in (CLICKS, PURCHASES, USER_FEATURES, MODEL_UPDATES, MODEL_WEIGHTS, MODEL_RELEASES, MEMORY_REACTIONS, RELEASE_OUTCOMES):
         if topic.name not in topics:
             raise TopicMissing(bootstrap, topic.name)
     # uvicorn hands a signal on once it has ended; without a handler of ours it would end the process as if it was killed.

@@ -42,7 +42,7 @@ class GatewayParts:
         self.access = access or ModelAccess()
         self.live = LiveScorer(bootstrap, COMPONENT, device, trusted=self.access.trusted, store=self.access.store)
         self.reports = OutcomeReports(bootstrap, COMPONENT)
-        self.memories = MemoryFollower(bootstrap, f"{COMPONENT}-memories", self.live.ranker)
+        self.memories = MemoryFollower(bootstrap, f"{COMPONENT}-memories", self.live.ranker, self.live.reactions.memories_read)
         self.publisher = EventPublisher(bootstrap, source=COMPONENT)
         self._redis = connect(redis_url, REDIS_TIMEOUT_S)
         # A request may not wait as long as a worker: whoever asked has given up by then.

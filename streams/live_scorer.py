@@ -1,6 +1,7 @@
 """Two lanes of weights and a ranker that keep themselves up to date.
 
-Weights come from `model-updates`, decisions from `model-releases`, mixture and ranking network from `ranking-weights`.
+Weights come from `model-updates`, decisions from `model-releases`, mixture and ranking network from `ranking-weights`, what the memories
+forget on drift from `memory-reactions`.
 """
 
 import logging
@@ -19,6 +20,7 @@ from headrace.schemas.model_updates import MODEL
 from headrace.schemas.wire import now_ms
 from headrace.streams import metrics
 from headrace.streams.lifetime import tell_always
+from headrace.streams.memory_reactions import MemoryReactionFollower
 from headrace.streams.ranking_channel import RankingFollower
 from headrace.streams.release_log import ReleaseLog
 from headrace.streams.signing import TrustedKeys
@@ -53,7 +55,8 @@ def use_one_thread() -> None:
 class LiveScorer:
     """A ranker whose weights are swapped by threads of its own while it answers; a shopper's lane decides by which weights.
 
-    With `trusted` keys only decisions that one of them has signed count. From `store` a stable version is loaded that the updates at
+    With `trusted` keys only decisions that one of them has signed count. Whoever teaches the ranker's memories sets
+    `reactions.memories_read` once they hold what was there at the start. From `store` a stable version is loaded that the updates at
     hand do not lead to; without it, from Kafka. It needs room for two left-right pairs (`lanes` has the figures).
     """
 
@@ -64,6 +67,7 @@ class LiveScorer:
         self.lanes = Lanes(MODEL, choose_device(device))
         self.ranker = Ranker(self.lanes.trial)
         self.ranking = RankingFollower(bootstrap, client_id, self.ranker, trusted)
+        self.reactions = MemoryReactionFollower(bootstrap, client_id, self.ranker, trusted)
         self._stop = threading.Event()
         self.releases = ReleaseLog(bootstrap, client_id, trusted)
         self.lanes.decide(self.releases.state)
@@ -71,7 +75,12 @@ class LiveScorer:
         self.follower = WeightsFollower(
             bootstrap, f"{client_id}-weights", self._swap, trusted=trusted, store=store, may_fork=self.lanes.may_fork
         )
-        followed = {"weights": self._follow, "decisions on versions": self._follow_releases, "ranking weights": self._follow_ranking}
+        followed = {
+            "weights": self._follow,
+            "decisions on versions": self._follow_releases,
+            "ranking weights": self._follow_ranking,
+            "memory reactions": self._follow_reactions,
+        }
         self._threads = [
             threading.Thread(target=self._keep_following, args=(what, follow), name=what, daemon=True) for what, follow in followed.items()
         ]
@@ -133,6 +142,9 @@ class LiveScorer:
 
     def _follow_ranking(self) -> None:
         self.ranking.run(self._stop)
+
+    def _follow_reactions(self) -> None:
+        self.reactions.run(self._stop)
 
     def _settle(self) -> None:
         if self.lanes.settle(self._load):

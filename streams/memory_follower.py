@@ -22,19 +22,19 @@ PATIENCE_MS = 200
 class MemoryFollower:
     """Reads all user rows from the beginning, outside of any group, and teaches them to the ranker.
 
-    `caught_up` is set once the rows that were there at the start are learned. One row of each later batch also teaches the
-    mixture, so that its weights are those of a ranker that answers, whatever the number of processes; `watch` is told of it, and
-    of the batch's newest row with the time at which that was written.
+    `caught_up`, an event of its own unless one is given, is set once the rows that were there at the start are learned. One row of each
+    later batch also teaches the mixture, so that its weights are those of a ranker that answers, whatever the number of processes; `watch`
+    is told of it, and of the batch's newest row with the time at which that was written.
     """
 
-    def __init__(self, bootstrap: str, client_id: str, ranker: Ranker) -> None:
+    def __init__(self, bootstrap: str, client_id: str, ranker: Ranker, caught_up: threading.Event | None = None) -> None:
         self._client_id = client_id
         self._ranker = ranker
         self._random = random.Random(1)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="memories", daemon=True)
         self.watch: Callable[[int, UserRow, Sequence[Foreseen]], None] = lambda written_ms, row, tested: None
-        self.caught_up = threading.Event()
+        self.caught_up = caught_up or threading.Event()
         self.failure: BaseException | None = None
         self._consumer = kafka.consumer(bootstrap, client_id, patience_ms=PATIENCE_MS)
         # Asked before anything is read: the answer to such a question would wait behind an open fetch for half a second.

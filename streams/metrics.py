@@ -90,6 +90,8 @@ ROUND = Histogram("headrace_training_round_seconds", "Time from taking up exampl
 LOSS = Gauge("headrace_prequential_loss", "Mean loss of the Transformer on events that it has not learned yet")
 DRIFT_ALERTS = Counter("headrace_drift_alerts", "Drift alerts published", ["signal"])
 DRIFT_OPEN = Gauge("headrace_drift_episodes_open", "Episodes of drift that have begun and are not resolved", ["signal", "severity"])
+MEMORY_REACTIONS = Counter("headrace_memory_reactions", "Reactions to drift that the memories took in", ["action"])
+MEMORY_REACTIONS_REFUSED = Counter("headrace_memory_reactions_refused", "Reactions of the memories that do not count", ["reason"])
 ALERTS_DELIVERED = Counter("headrace_alerts_delivered", "Drift alerts handed over to a bridge's target", ["target"])
 ALERTS_FAILED = Counter(
     "headrace_alert_deliveries_failed", "Attempts to hand over a drift alert that failed; each is made again", ["target"]

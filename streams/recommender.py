@@ -114,6 +114,8 @@ class Recommender:
         records = kafka.next_batch(self._rows, LARGEST_BATCH, timeout_s)
         if records:
             self._take_in(records)
+        if not self.live.reactions.memories_read.is_set() and self.caught_up():
+            self.live.reactions.memories_read.set()
         self._producer.poll(0)
         if time.monotonic() - self._committed_at > COMMIT_EVERY_S:
             self.commit()

@@ -18,6 +18,7 @@ from headrace.streams.drift_actions import DriftActions, falling_back
 from headrace.streams.drift_watch import DriftWatch, Watching
 from headrace.streams.learning_base import LearningBase
 from headrace.streams.lifetime import collect_garbage_seldom
+from headrace.streams.memory_reactions import MemoryReactionPublisher
 from headrace.streams.model_access import ModelAccess
 from headrace.streams.promoted_snapshots import PromotedSnapshots
 from headrace.streams.quarantine import Quarantine
@@ -87,7 +88,8 @@ class Trainer:
         self._offsets = dict(known.learned_offsets) if known else {}
         watching = watching or Watching()
         requests = ReleaseRequests(bootstrap, COMPONENT, access.key(), access.trusted, clock)
-        actions = DriftActions(lambda: self._tuner, buffer, falling_back(requests), watching.retrain)
+        memories = MemoryReactionPublisher(bootstrap, COMPONENT, access.key(), clock) if watching.reacts else None
+        actions = DriftActions(lambda: self._tuner, buffer, falling_back(requests), watching.retrain, memories)
         self.drift = DriftWatch(bootstrap, COMPONENT, watching, actions, lambda: self._tuner.live.version, clock)
 
     def run(self, stop: threading.Event, ready: threading.Event) -> None:

@@ -239,6 +239,14 @@ ROWS = [
                 [("sum by (signal, severity) (headrace_drift_episodes_open)", "{{signal}} {{severity}}")],
             ),
             Panel(
+                "What the memories do about drift",
+                "In each recommender and gateway; beside it, reactions that do not count.",
+                [
+                    ("sum by (part, action) (increase(headrace_memory_reactions_total[5m]))", "{{part}}: {{action}}"),
+                    ("sum by (reason) (increase(headrace_memory_reactions_refused_total[5m]))", "does not count: {{reason}}"),
+                ],
+            ),
+            Panel(
                 "Deliveries",
                 "What the alert bridge handed over, and attempts that failed.",
                 [

@@ -11,8 +11,10 @@ from headrace.online_model.watching.configuration import ReactionName
 from headrace.online_model.watching.reaction import Reaction
 from headrace.online_model.weights import ModelCopy
 from headrace.schemas import ReleaseOutcomes, VersionOutcome
+from headrace.streams import memory_reactions
 from headrace.streams.drift_actions import DriftActions
 from headrace.streams.drift_quality import Quality
+from headrace.streams.memory_reactions import MemoryReactionPublisher
 from headrace.streams.training_buffer import ExampleBuffer
 
 
@@ -53,6 +55,22 @@ def test_only_the_reaction_that_goes_on_can_be_taken_back(tuner: FineTuner) -> N
 @pytest.mark.parametrize("name", ["retrain", "fall_back", "forget_faster", "forget_slower"])
 def test_what_cannot_be_done_from_here_is_proposed(tuner: FineTuner, name: ReactionName) -> None:
     assert actions(tuner).begin(Reaction(name, "e", 0), "drift").state == "proposed"
+
+
+@pytest.mark.parametrize("name", ["forget_faster", "forget_slower"])
+def test_memories_that_are_told_react_and_those_that_kafka_does_not_reach_are_proposed(
+    tuner: FineTuner, fresh_topics: str, monkeypatch: pytest.MonkeyPatch, name: ReactionName
+) -> None:
+    reaction = Reaction(name, "e", 0, memory_keep=0.2)
+    done = actions(tuner, memories=MemoryReactionPublisher(fresh_topics, "learner")).begin(reaction, "drift")
+    assert (done.state, done.words) == ("begun", "the memories keep 20% of older evidence")
+    monkeypatch.setattr(memory_reactions, "ACKNOWLEDGED_WITHIN_S", 0.1)
+    doer = actions(tuner, memories=MemoryReactionPublisher("127.0.0.1:1", "learner"))
+    done = doer.begin(reaction, "drift")
+    assert (done.state, done.words) == ("proposed", "proposed, since Kafka did not take it: the memories keep 20% of older evidence")
+    assert doer.begin(faster(), "drift").state == "begun", "learning needs no Kafka"
+    doer.end("learn_faster", "e")
+    assert tuner.rate_scale == 1.0
 
 
 def test_falling_back_tells_the_reason_and_what_was_done(tuner: FineTuner) -> None:

@@ -19,10 +19,11 @@ from headrace.online_model.watching.episodes import EpisodeChange
 from headrace.online_model.watching.reaction import Reaction, Reactions
 from headrace.online_model.watching.signals import Observation
 from headrace.online_model.weights import ModelCopy
-from headrace.schemas import DriftAlert, DriftState, ReleaseOutcomes, VersionOutcome, shopper_id
+from headrace.schemas import DriftAlert, DriftState, MemoryReaction, ReleaseOutcomes, VersionOutcome, shopper_id
 from headrace.schemas.drift_alerts import DriftReaction
 from headrace.streams.drift_actions import DriftActions
 from headrace.streams.drift_watch import DriftWatch, Watching
+from headrace.streams.memory_reactions import MemoryReactionPublisher
 from headrace.streams.shop_floor import Shop, Shopper
 from headrace.streams.shopper_histories import NewSteps, ShopperHistories
 from headrace.streams.simulator import simulate
@@ -45,6 +46,7 @@ class AlwaysFaster(Reactions):
     """Learns faster at each start, and keeps or withdraws that at the second measurement."""
 
     helps = True
+    deepens = False
     begun: dict[str, DriftReaction]
 
     def __init__(self) -> None:
@@ -68,6 +70,11 @@ class AlwaysFaster(Reactions):
                 settled.append((episode, after))
         return settled
 
+    def deepen(self, quality: float, now_ms: int) -> list[Reaction]:
+        episodes = [*self.begun] if self.deepens else []
+        self.deepens = self.deepens and not episodes
+        return [Reaction("learn_faster", episode, now_ms, memory_keep=0.2, memory_cut=True) for episode in episodes]
+
     def of(self, episode_id: str) -> list[DriftReaction]:
         return [self.begun[episode_id]] if episode_id in self.begun else []
 
@@ -80,7 +87,7 @@ class Learner:
         self.buffer = ExampleBuffer(lambda examples: None)
         self.now_ms = 1_000_000
         watching = Watching(WATCHES, file, only_tell)
-        actions = DriftActions(lambda: self.tuner, self.buffer)
+        actions = DriftActions(lambda: self.tuner, self.buffer, memories=MemoryReactionPublisher(kafka, "learner"))
         self.watch = DriftWatch(kafka, "learner", watching, actions, lambda: 7, lambda: self.now_ms, reactions)
 
     def learn(self, rounds: Iterator[Sequence[NewSteps]], count: int) -> None:
@@ -114,6 +121,12 @@ def alerts_on(kafka: str) -> list[DriftAlert]:
         return list(iter(lambda: alerts.poll(1.0), None))
 
 
+def told_to_the_memories(kafka: str) -> list[tuple[str, str, bool]]:
+    """Return episode, action and whether to cut, of each reaction."""
+    with Subscriber(kafka, MemoryReaction, start="beginning") as reactions:
+        return [(one.episode_id, one.action, one.cut) for one in iter(lambda: reactions.poll(1.0), None)]
+
+
 @pytest.fixture
 def rounds() -> Iterator[Sequence[NewSteps]]:
     return rounds_of_a_shop()
@@ -144,6 +157,21 @@ def test_a_reaction_that_did_not_help_is_taken_back(fresh_topics: str, rounds: I
     learner.learn(rounds, CHANGE_AT // ROUND + 12)
     assert [reaction.state for reaction in alerts_on(fresh_topics)[-1].reactions] == ["withdrawn"]
     assert (learner.tuner.rate_scale, learner.tuner.replay_share) == (1.0, learner.tuner.plan.replay_share)
+    told = told_to_the_memories(fresh_topics)
+    assert [(action, cut) for _, action, cut in told] == [("forget", False), ("recall", False)]
+
+
+def test_where_quality_collapses_the_memories_are_told_to_cut_and_so_are_people(
+    fresh_topics: str, rounds: Iterator[Sequence[NewSteps]]
+) -> None:
+    policy = AlwaysFaster()
+    policy.deepens = True
+    learner = Learner(fresh_topics, reactions=policy)
+    learner.learn(rounds, CHANGE_AT // ROUND + 12)
+    newest = alerts_on(fresh_topics)[-1]
+    assert newest.reaction.startswith("the memories keep 100% of older evidence; learning rates are 3 times the usual")
+    assert newest.reaction.endswith("; the memories keep 20% of older evidence, and look no more at events before now")
+    assert told_to_the_memories(fresh_topics) == [(newest.episode_id, "forget", False), (newest.episode_id, "forget", True)]
 
 
 def test_who_takes_up_after_a_restart_tells_the_same_drift_no_second_time(
@@ -174,6 +202,7 @@ def test_only_tell_does_nothing_but_tell(fresh_topics: str, rounds: Iterator[Seq
     assert (started.state, started.reaction, started.reactions) == ("started", "only told", [])
     assert learner.tuner.rate_scale == 1.0
     assert learner.buffer.take(0.0)[0] == "time"
+    assert told_to_the_memories(fresh_topics) == []
 
 
 def test_how_signals_stand_is_told_on_a_topic_of_its_own(fresh_topics: str, rounds: Iterator[Sequence[NewSteps]]) -> None:
