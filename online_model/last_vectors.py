@@ -7,6 +7,7 @@ that batches are as fast as the processor. The result is that of `NextItemTransf
 
 import math
 from copy import deepcopy
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 
 from headrace.online_model.compiled import compiled
 from headrace.online_model.step_batch import Numbers
-from headrace.online_model.transformer import Block, NextItemTransformer
+from headrace.online_model.transformer import Block, NextItemTransformer, TransformerShape
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
@@ -28,7 +29,7 @@ class LastVectors:
         self._temperature = np.float32(model.shape.temperature)
         self._heads = model.shape.heads
         tables = (model.kinds.weight, model.gaps.weight, model.prices.weight, model.categories.weight, model.positions)
-        self._tables: tuple[Any, ...] = tuple(_array(table) for table in tables)
+        self._tables: Any = tuple(_array(table) for table in tables)
         self._blocks = [_Layer(cast(Block, block)) for block in model.blocks]
         self._out = _array(model.out_norm.weight), _array(model.out_norm.bias)
 
@@ -49,7 +50,7 @@ class LastVectors:
         """
         starts = np.concatenate([[0], np.cumsum(lengths)])
         steps = np.empty((starts[-1], units.shape[1]), np.float32)
-        _embed(units, numbers, lengths, *self._tables, steps)
+        _embed(units, numbers, lengths, steps, *self._tables)
         normed = np.empty_like(steps)
         for number, layer in enumerate(self._blocks):
             _norm_rows(steps, *layer.attention_norm, normed)
@@ -71,6 +72,14 @@ class _Layer:
         self.arrays: tuple[Any, ...] = tuple(_array(part) for layer in layers for part in layer.parameters())
 
 
+@cache
+def warm_up() -> None:
+    """Have the compiled code ready: some seconds the first time on a machine."""
+    model = NextItemTransformer(TransformerShape(width=4, heads=1, length=1, categories=2), 2).requires_grad_(False)
+    numbers, lengths = np.zeros((1, 1, 5), np.int64), np.ones(1, np.int64)
+    LastVectors(model).of(np.zeros((2, 4), np.float32), numbers, lengths)
+
+
 def _linear_layers(block: nn.Module) -> list[nn.Linear]:
     layers = cast(Block, block)
     return [layers.query_key_value, layers.attention_out, *(cast(nn.Linear, layers.mlp[place]) for place in (0, 2))]
@@ -82,7 +91,7 @@ def _array(parameter: torch.Tensor) -> Floats:
 
 
 @compiled
-def _embed(units: Any, numbers: Any, lengths: Any, kinds: Any, gaps: Any, prices: Any, categories: Any, positions: Any, steps: Any) -> None:
+def _embed(units: Any, numbers: Any, lengths: Any, steps: Any, kinds: Any, gaps: Any, prices: Any, categories: Any, positions: Any) -> None:
     """Write what each step is, (steps, width): the sum of the rows of all tables."""
     at = 0
     for history in range(len(lengths)):

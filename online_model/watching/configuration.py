@@ -87,7 +87,7 @@ class Configuration:
     ongoing_events: int = 16384
     settled_events: int = 8192
     only_tell: bool = False
-    explain_by: tuple[str, ...] = ("category", "surface", "country")
+    explain_by: tuple[str, ...] = ("category", "surface")
 
 
 def load_configuration(file: Path = DEFAULT_FILE) -> Configuration:

@@ -30,7 +30,7 @@ class Batch:
 
     `times_ms` are event times, (n,). `values` are numbers by signal, (n,) each, NaN where the event has none. `mixes` are names by
     signal, "" where there is none: what is watched of those is each name's share. `segments` are names too, by which watches are
-    narrowed and findings explained, such as category, surface or country. `steps` name the way from item to item, by which a drift that
+    narrowed and findings explained: category, kind and surface. `steps` name the way from item to item, by which a drift that
     comes again is known.
     """
 
@@ -86,7 +86,7 @@ class EventSignals:
         """Take in an event; `history` is what the shopper did before it, oldest first, of which the newest 20 are looked at.
 
         `loss` and `hit` (among the first 20) are what the model made of it before it learned from it, where it was asked.
-        `segment` may name surface, country and the like; the category is taken from the entry.
+        `segment` may name the surface and the like; category and kind are taken from the entry.
         """
         features = _features(entry, history)
         self._times.append(entry.time_ms)
