@@ -31,6 +31,7 @@ class RoundSignals:
         for (_, number, place), hit in zip(steps, self._take_hits(len(steps)), strict=True):
             history = newest[number].history
             entry = history[place]
+            surface = _surface(newest[number], place)
             self._events.add(
                 entry,
                 history[:place],
@@ -38,6 +39,11 @@ class RoundSignals:
                 loss=losses.get(number) if place == len(history) - 1 else None,
                 hit=hit,
                 is_new_item=entry.item_id in unseen,
+                segment={"surface": surface} if surface else None,
             )
             unseen.discard(entry.item_id)
         return self._events.take()
+
+
+def _surface(shopper: NewSteps, place: int) -> str | None:
+    return shopper.surfaces[place - len(shopper.history)] if shopper.surfaces else None

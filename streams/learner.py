@@ -130,6 +130,7 @@ def example_of(kind: type[Click] | type[Purchase], received: Any) -> Example | N
         place.offset,
         received,
         trace if tracing.is_followed(trace) else None,
+        event.attribution.surface if event.attribution is not None else None,
     )
 
 

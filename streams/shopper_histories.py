@@ -10,11 +10,15 @@ from headrace.streams.training_buffer import Example
 
 @dataclass(frozen=True)
 class NewSteps:
-    """The history of a shopper, oldest step first, whose last `fresh` steps are new."""
+    """The history of a shopper, oldest step first, whose last `fresh` steps are new.
+
+    `surfaces` says where on the shop's pages each new step came from, (fresh,), None where that is not told; empty where none is.
+    """
 
     shopper_id: str
     history: list[HistoryEntry]
     fresh: int
+    surfaces: Sequence[str | None] = ()
 
 
 class ShopperHistories:
@@ -34,13 +38,16 @@ class ShopperHistories:
             # The feature worker may be ahead of us: the row may hold the very events that are to be learned.
             earlier = row.history if row is not None else []
             self._histories[shopper] = [entry for entry in earlier if entry.time_ms < first[shopper].time_ms]
-        fresh: dict[str, int] = {}
+        surfaces: dict[str, list[str | None]] = {}
         for example in examples:
             history = [*self._histories[example.shopper_id], *example.steps][-self._length :]
             self._histories[example.shopper_id] = history
             self._histories.move_to_end(example.shopper_id)
-            fresh[example.shopper_id] = fresh.get(example.shopper_id, 0) + len(example.steps)
-        newest = [NewSteps(shopper, self._histories[shopper], min(count, self._length)) for shopper, count in fresh.items()]
+            surfaces.setdefault(example.shopper_id, []).extend([example.surface] * len(example.steps))
+        newest = [
+            NewSteps(shopper, self._histories[shopper], min(len(told), self._length), told[-self._length :] if any(told) else ())
+            for shopper, told in surfaces.items()
+        ]
         while len(self._histories) > self._shoppers:
             self._histories.popitem(last=False)
         return newest

@@ -14,7 +14,8 @@ from headrace.schemas.model_updates import Trigger
 class Example:
     """One event, as the learner needs it. `receipt` is whatever its source wants back once it is done with.
 
-    `traceparent` is that of a followed event (`tracing.py`), and None for all others.
+    `traceparent` is that of a followed event (`tracing.py`), and None for all others. `surface` is where on the shop's pages it came from,
+    as its attribution says.
     """
 
     shopper_id: str
@@ -25,6 +26,7 @@ class Example:
     offset: int
     receipt: object = None
     traceparent: str | None = None
+    surface: str | None = None
 
 
 class ExampleBuffer:

@@ -42,20 +42,30 @@ class SegmentLevels:
         there = ~np.isnan(values)
         causes = []
         for key in self._keys:
-            names = np.array([name for batch in told for name in batch.segments.get(key, [""] * len(batch))])
-            causes += self._of_key(signal, key, names[there], values[there], after[there])
+            # Numbers for names, which may be long, and as many as there are events.
+            numbers: dict[str, int] = {}
+            named = np.array(
+                [numbers.setdefault(name, len(numbers)) for batch in told for name in batch.segments.get(key, [""] * len(batch))], np.int64
+            )
+            causes += self._of_key(signal, key, list(numbers), named[there], values[there], after[there])
         causes.sort(key=lambda cause: -cause.share)
         return causes[:MOST_SEGMENTS]
 
     def _of_key(
-        self, signal: str, key: str, names: NDArray[np.str_], values: NDArray[np.float64], after: NDArray[np.bool_]
+        self,
+        signal: str,
+        key: str,
+        names: Sequence[str],
+        named: NDArray[np.int64],
+        values: NDArray[np.float64],
+        after: NDArray[np.bool_],
     ) -> list[DriftCause]:
         found = []
-        for name in np.unique(names):
-            own = names == name
+        for number in np.flatnonzero(np.bincount(named) >= 2 * LEAST_EVENTS).tolist():
+            own = named == number
             old, new = values[own & ~after], values[own & after]
-            if name and len(old) >= LEAST_EVENTS and len(new) >= LEAST_EVENTS:
-                found.append((str(name), float(old.mean()), float(new.mean()), len(new)))
+            if names[number] and len(old) >= LEAST_EVENTS and len(new) >= LEAST_EVENTS:
+                found.append((names[number], float(old.mean()), float(new.mean()), len(new)))
         total = sum(abs(new - old) * count for _, old, new, count in found)
         if not total:
             return []

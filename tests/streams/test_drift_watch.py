@@ -4,11 +4,13 @@ import random
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace as replace_fields
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from headrace.features.online_store import OnlineStore, connect
 from headrace.features.user_row import entries_of
@@ -19,10 +21,22 @@ from headrace.online_model.watching.episodes import EpisodeChange
 from headrace.online_model.watching.reaction import Reaction, Reactions
 from headrace.online_model.watching.signals import Observation
 from headrace.online_model.weights import ModelCopy
-from headrace.schemas import DriftAlert, DriftState, MemoryReaction, ReleaseOutcomes, VersionOutcome, shopper_id
+from headrace.schemas import (
+    Attribution,
+    Click,
+    DriftAlert,
+    DriftState,
+    MemoryReaction,
+    Purchase,
+    ReleaseOutcomes,
+    VersionOutcome,
+    encode,
+    shopper_id,
+)
 from headrace.schemas.drift_alerts import DriftReaction
 from headrace.streams.drift_actions import DriftActions
 from headrace.streams.drift_watch import DriftWatch, Watching
+from headrace.streams.learner import example_of
 from headrace.streams.memory_reactions import MemoryReactionPublisher
 from headrace.streams.shop_floor import Shop, Shopper
 from headrace.streams.shopper_histories import NewSteps, ShopperHistories
@@ -82,11 +96,19 @@ class AlwaysFaster(Reactions):
 class Learner:
     """What of the learner the watch needs: a tuner, a buffer, and rounds of a simulated shop's steps."""
 
-    def __init__(self, kafka: str, file: Path | None = None, reactions: Reactions | None = None, *, only_tell: bool = False) -> None:
+    def __init__(
+        self,
+        kafka: str,
+        file: Path | None = None,
+        reactions: Reactions | None = None,
+        *,
+        only_tell: bool = False,
+        watches: Configuration = WATCHES,
+    ) -> None:
         self.tuner = FineTuner(ModelCopy())
         self.buffer = ExampleBuffer(lambda examples: None)
         self.now_ms = 1_000_000
-        watching = Watching(WATCHES, file, only_tell)
+        watching = Watching(watches, file, only_tell)
         actions = DriftActions(lambda: self.tuner, self.buffer, memories=MemoryReactionPublisher(kafka, "learner"))
         self.watch = DriftWatch(kafka, "learner", watching, actions, lambda: 7, lambda: self.now_ms, reactions)
 
@@ -96,6 +118,29 @@ class Learner:
             losses = [1.0] * len(newest)
             told = Round(Verdict(True, ""), torch.zeros(0), [], losses, places=list(range(len(newest))))
             self.watch.learned(newest, told)
+
+
+class Received:
+    """An event as Faust gives it to the learner's agents."""
+
+    def __init__(self, event: Click | Purchase, offset: int) -> None:
+        self.value, self.headers = encode(event), ()
+        self.message = self
+        self.topic, self.partition, self.offset, self.timestamp = "clicks", 0, offset, event.event_time_ms / 1000
+
+
+def rounds_from_surfaces() -> Iterator[Sequence[NewSteps]]:
+    """Rounds of clicks from three surfaces, on one of which prices are thrice as high from event number `CHANGE_AT` on."""
+    histories, draw = ShopperHistories(lambda shoppers: [None] * len(shoppers)), random.Random(1)
+    clicks = (event for event in simulate(3, shoppers=300, items=300, events_per_s=50.0) if isinstance(event, Click))
+    for first in range(0, 10 * CHANGE_AT, ROUND):
+        examples = []
+        for number, event in enumerate(islice(clicks, ROUND), first):
+            surface = draw.choice(["home", "search", None])
+            price = (event.price or 0.0) * (3 if surface == "search" and number >= CHANGE_AT else 1)
+            click = replace(event, price=price, attribution=Attribution(surface=surface))
+            examples.append(example_of(Click, Received(click, number)))
+        yield histories.extend([example for example in examples if example is not None])
 
 
 def rounds_of_a_shop(change_at: int = CHANGE_AT) -> Iterator[Sequence[NewSteps]]:
@@ -193,6 +238,19 @@ def test_a_damaged_memory_or_one_of_other_watches_is_not_taken_up(fresh_topics: 
     for content in ("{", "[]", '{"format": 1, "configuration": "other"}'):
         file.write_text(content)
         assert Learner(fresh_topics, file).watch.tower.state() == []
+
+
+@pytest.mark.parametrize("segment", [{}, {"surface": "search"}])
+def test_a_drift_is_explained_by_the_surface_of_its_events_and_a_surface_can_be_watched_alone(
+    fresh_topics: str, segment: dict[str, str]
+) -> None:
+    learner = Learner(fresh_topics, watches=replace_fields(WATCHES, watches=(Watch("price", segment=segment, warm_up=1024),)))
+    learner.learn(rounds_from_surfaces(), CHANGE_AT // ROUND + 4)
+    [started] = [alert for alert in alerts_on(fresh_topics) if alert.state == "started"]
+    assert started.causes[0].segment == segment
+    by_surface = [cause for cause in started.causes if "surface" in cause.segment]
+    assert by_surface[0].segment == {"surface": "search"}
+    assert by_surface[0].level_after > by_surface[0].level_before + 0.5
 
 
 def test_only_tell_does_nothing_but_tell(fresh_topics: str, rounds: Iterator[Sequence[NewSteps]]) -> None:

@@ -60,7 +60,7 @@ def weight(ranker: Ranker) -> float:
 
 def followers_of_the_lamp(ranker: Ranker) -> set[str]:
     """Return what the memories see when they look at what came after lamps."""
-    with ranker.memory.ask(ranker.memory.question("nobody", [ranker.ids.numbers["lamp"]])) as asking:
+    with ranker._lock, ranker.memory.ask(ranker.memory.question("nobody", [ranker.ids.numbers["lamp"]])) as asking:
         return {ranker.ids.names[item] for item, row in zip(asking.candidates, asking.evidence, strict=True) if row[Column.NEXT] > 0}
 
 
