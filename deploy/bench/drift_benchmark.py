@@ -119,7 +119,7 @@ HOW = {
     "or of 85%, or of 20%; the ratio told first is that of all",
     "detectors": "errors of a Hoeffding tree on River's streams, 20,000 examples with a drift each 5,000, seen within 2,000; the shop's "
     "prequential loss (ddm, eddm, hddm: misses), seen within 8,000 events. Evidently by its own choice of test and limit, alibi-detect "
-    "by Fisher's or Kolmogorov-Smirnov's test at 1e-4, on windows of 256 (shop: 1,024) against 1,024 (4,096) before, begun anew "
+    "by Fisher's or Kolmogorov-Smirnov's test at 1e-4, on windows of 512 (shop: 1,024) against 1,024 (4,096) before, begun anew "
     "after a finding",
     "cpu_share": "CPU time of the watchtower for one event, times 2,000 events/s, as a share of one core",
 }
