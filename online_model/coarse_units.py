@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headrace.online_model.compiled import compiled
+from headrace.online_model.compiled import compiled, compiled_for_finite
 
 # Below so many rows a plain product is as fast.
 SMALLEST = 16_384
@@ -101,6 +101,50 @@ class CoarseUnits:
         self._numbers[rows] = numbers.to(torch.int8)
         if len(units):
             self._error = max(self._error, float((units - numbers * self._scale).norm(dim=1).max()))
+
+
+@compiled
+def rank_all(products: Floats, best_values: Floats, best_rows: Rows) -> None:
+    """Write the best of finite products of each vector, (batch, size), and their rows, (batch, k), the best first; row 0 is left out.
+
+    There must be more than `k` products. Where `k` groups of them each hold one of at least c, none of the best is below c.
+    """
+    k, size = best_values.shape[1], products.shape[1]
+    groups = -(-(size - 1) // GROUP)
+    largest = np.empty(groups, np.float32)
+    scores, rows = np.empty(4 * k + GROUP, np.float32), np.empty(4 * k + GROUP, np.int64)
+    for place in range(products.shape[0]):
+        told = products[place]
+        _largest_of_groups(told, largest)
+        least = np.partition(largest, groups - k)[groups - k] if groups > k else np.float32(-np.inf)
+        count = 0
+        for group in range(groups):
+            if largest[group] < least:
+                continue
+            for row in range(1 + group * GROUP, min(1 + (group + 1) * GROUP, size)):
+                if told[row] >= least:
+                    scores[count], rows[count] = told[row], row
+                    count += 1
+            if count >= 4 * k:
+                least = np.float32(_keep_best(scores, rows, count, k))
+                count = k
+        if count < k:
+            # Only numbers that are none are neither above nor below; whoever asked is told so.
+            best_values[place], best_rows[place] = np.float32(np.nan), np.arange(1, k + 1)
+            continue
+        _keep_best(scores, rows, count, k)
+        order = np.argsort(-scores[:k], kind="mergesort")
+        best_values[place], best_rows[place] = scores[order], rows[order]
+
+
+@compiled_for_finite
+def _largest_of_groups(products: Floats, largest: Floats) -> None:
+    for group in range(len(largest)):
+        first = 1 + group * GROUP
+        best = products[first]
+        for row in range(first, min(first + GROUP, len(products))):
+            best = max(best, products[row])
+        largest[group] = best
 
 
 @compiled

@@ -7,7 +7,6 @@ that batches are as fast as the processor. The result is that of `NextItemTransf
 
 import math
 from copy import deepcopy
-from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import nn
 
 from headrace.online_model.compiled import compiled
 from headrace.online_model.step_batch import Numbers
-from headrace.online_model.transformer import Block, NextItemTransformer, TransformerShape
+from headrace.online_model.transformer import Block, NextItemTransformer
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
@@ -70,14 +69,6 @@ class _Layer:
         self.mix_weight, self.mix_bias = block.query_key_value.weight.detach().T, block.query_key_value.bias.detach()
         layers = (block.attention_out, block.mlp_norm, *_linear_layers(block)[2:])
         self.arrays: tuple[Any, ...] = tuple(_array(part) for layer in layers for part in layer.parameters())
-
-
-@cache
-def warm_up() -> None:
-    """Have the compiled code ready: some seconds the first time on a machine."""
-    model = NextItemTransformer(TransformerShape(width=4, heads=1, length=1, categories=2), 2).requires_grad_(False)
-    numbers, lengths = np.zeros((1, 1, 5), np.int64), np.ones(1, np.int64)
-    LastVectors(model).of(np.zeros((2, 4), np.float32), numbers, lengths)
 
 
 def _linear_layers(block: nn.Module) -> list[nn.Linear]:

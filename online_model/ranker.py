@@ -26,12 +26,12 @@ from headrace.online_model.evidence import CONTEXTS, LOG_MIX, NETWORK, PARTS, Co
 from headrace.online_model.examined import TOLD, Examined, examined, warm_up
 from headrace.online_model.explaining import reasons_of
 from headrace.online_model.item_numbers import ItemNumbers, TableRows
-from headrace.online_model.last_vectors import warm_up as warm_up_following
 from headrace.online_model.memory import Memory
 from headrace.online_model.mixture import Mixture
 from headrace.online_model.ranking_network import RankingNetwork
 from headrace.online_model.ranking_weights import ranking_payload, take_up
 from headrace.online_model.scorer import Scored, nearness, score_with
+from headrace.online_model.scorer import warm_up as warm_up_scoring
 from headrace.online_model.weights import ModelCopy
 from headrace.schemas import HistoryEntry, UserRow
 from headrace.schemas.recommendations import Part, Reason
@@ -99,7 +99,7 @@ class Ranker:
         if unknown:
             raise ValueError(f"left_out: some of {', '.join((*PARTS, NETWORK))} were expected, not {', '.join(sorted(unknown))}")
         warm_up()
-        warm_up_following()
+        warm_up_scoring()
         self.scorer = scorer
         self.memory = Memory(capacity)
         self.mixture = Mixture(PARTS, CONTEXTS)

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from headrace.online_model.coarse_units import is_worth_it
+from headrace.online_model.coarse_units import is_worth_it, rank_all
 from headrace.online_model.payload_checks import check
 from headrace.online_model.row_products import row_products
 from headrace.online_model.step_batch import as_batch, encode_numbers
@@ -190,6 +191,14 @@ def score_with(
     return scores
 
 
+@cache
+def warm_up() -> None:
+    """Have the compiled code ready: some seconds the first time on a machine."""
+    copy = ModelCopy()
+    copy.add_items(["warm"])
+    score_with(copy, [[HistoryEntry("warm", "view", 0)]])
+
+
 def _followed(copy: ModelCopy, histories: Sequence[Sequence[HistoryEntry]]) -> tuple[Tensor, Tensor]:
     """Return the vector of each history, (batch, width), and the row of its last item, (batch,), on the copy's device."""
     numbers, lengths = encode_numbers(histories, copy.rows, copy.model.shape.length)
@@ -215,10 +224,14 @@ def search(copy: ModelCopy, vectors: Tensor, best: int, *, normalised: bool) -> 
         logits, rows = copy.coarse_units().best(copy.units, vectors, size, best)
         return Best(rows, logits), _normalisers(copy, vectors) if normalised else unknown
     all_logits = vectors @ copy.units[:size].T
-    # The unknown item is nobody's best and has no share.
-    all_logits[:, UNKNOWN] = float("-inf")
-    top = all_logits.topk(best, dim=1)
-    return Best(top.indices, top.values), all_logits.logsumexp(dim=1).tolist() if normalised else unknown
+    # The unknown item, in row 0, is nobody's best and has no share.
+    normalisers = all_logits[:, 1:].logsumexp(dim=1).tolist() if normalised else unknown
+    if copy.device.type != "cpu":
+        top = all_logits[:, 1:].topk(best, dim=1)
+        return Best(top.indices + 1, top.values), normalisers
+    best_logits, best_rows = np.empty((len(vectors), best), np.float32), np.empty((len(vectors), best), np.int64)
+    rank_all(all_logits.numpy(), best_logits, best_rows)
+    return Best(torch.from_numpy(best_rows), torch.from_numpy(best_logits)), normalisers
 
 
 @torch.inference_mode()
