@@ -1,5 +1,6 @@
 """The drift benchmark: what is planted is what it says, signals are those of the learner, and figures are counted as told."""
 
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -124,6 +125,16 @@ def test_without_the_peers_the_others_are_measured_and_why_is_told(tmp_path: Pat
     assert "--no-peers" in list(rows(found))[-1]
     with started_peers(tmp_path, lambda text: None, install=False) as peers:
         assert peers is None
+
+
+def test_peers_that_end_before_they_answer_are_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "bench" / DRIFT_PEERS.folder
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").symlink_to("/bin/false")
+    (folder / "made-of").write_text(hashlib.sha256(DRIFT_PEERS.lock.read_bytes()).hexdigest())
+    with ThreadPoolExecutor(1) as pool:
+        found = compare_detectors(pool, (), tmp_path, Progress(0, lambda done, text: None))
+    assert found["peers_left_out"].startswith("Evidently with alibi-detect ended with 1")
 
 
 @pytest.mark.skipif(not (HOME / "bench" / DRIFT_PEERS.folder / "made-of").exists(), reason="the peers' environment is not made here")
