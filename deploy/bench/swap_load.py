@@ -6,11 +6,13 @@ that whatever else goes on falls on both alike. An answer is torn where it diffe
 """
 
 import math
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import msgspec
@@ -24,6 +26,7 @@ from headrace.deploy.bench.measured_process import Invalid, MeasuredProcess
 from headrace.deploy.bench.swap_chain import Link, SwapChain
 from headrace.deploy.processes import free_port
 from headrace.deploy.scrape import Readings, scrape
+from headrace.deploy.supervisor import NICENESS
 from headrace.schemas import HistoryEntry
 from headrace.streams.kafka import ensure_topics
 from headrace.streams.signing import SigningKey
@@ -60,11 +63,12 @@ class SwapsUnderLoad:
 
 
 class Announced:
-    """A chain as the learner publishes it."""
+    """A chain as the learner publishes it: in a thread, and by threads of the Kafka client, that are as nice as the learner is."""
 
     def __init__(self, bootstrap: str, signing: SigningKey) -> None:
-        self._publisher = WeightsPublisher(bootstrap, "bench", signing=signing)
         self._chain = SwapChain(ITEMS)
+        self._thread = ThreadPoolExecutor(1, initializer=_be_as_nice_as_the_learner)
+        self._publisher = self._thread.submit(lambda: WeightsPublisher(bootstrap, "bench", signing=signing)).result()
         self._publish(self._chain.snapshot)
 
     def publish(self) -> None:
@@ -72,7 +76,7 @@ class Announced:
         self._publish(self._chain.delta())
 
     def _publish(self, link: Link) -> None:
-        self._publisher.publish(*link)
+        self._thread.submit(self._publisher.publish, *link).result()
 
 
 def measure_swaps(ground: Ground, swaps: int, per_s: float, tell: Callable[[str], None]) -> SwapsUnderLoad:
@@ -101,6 +105,10 @@ def measure_swaps(ground: Ground, swaps: int, per_s: float, tell: Callable[[str]
         return _under_load(ground, gateway, updates, port, swaps, per_s, tell)
     finally:
         gateway.stop()
+
+
+def _be_as_nice_as_the_learner() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS["learner"])
 
 
 def _under_load(
