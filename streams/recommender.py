@@ -41,8 +41,8 @@ PATIENCE_MS = 5
 SCORED_AT_ONCE = 64
 # Each test costs as much as an answer; of a shop with fewer steps, all are tested.
 TESTED_PER_S, MOST_TESTS_DUE = 250, 16.0
-# At the usual 5 ms the threads that swap weights would wait for several long turns of the one that scores.
-SWITCH_INTERVAL_S = 0.001
+# The thread that swaps weights gives its turn away some sixty times in a swap, and at the usual 5 ms would wait as long for each next one.
+SWITCH_INTERVAL_S = 0.0002
 COMMIT_EVERY_S = 0.5
 FIRST_PARTITION = 0
 
