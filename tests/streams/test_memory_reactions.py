@@ -85,16 +85,6 @@ def reaction(episode: str, action: MemoryAction = "forget", decided_ms: int = 0,
     return MemoryReaction(model=MODEL, reaction_id=name, episode_id=episode, action=action, keep=0.5, cut=cut, decided_ms=decided_ms)
 
 
-@pytest.fixture
-def key(tmp_path: Path) -> SigningKey:
-    return SigningKey.create(tmp_path)
-
-
-@pytest.fixture
-def trusted(key: SigningKey, tmp_path: Path) -> TrustedKeys:
-    return TrustedKeys(tmp_path / "trusted")
-
-
 def test_what_the_learner_does_about_drift_a_recommender_forgets_and_recalls_where_it_is_withdrawn(
     fresh_topics: str, key: SigningKey, trusted: TrustedKeys
 ) -> None:

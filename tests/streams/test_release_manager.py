@@ -36,11 +36,6 @@ ITEMS = [f"item-{number}" for number in range(CLUSTERS * CLUSTER)]
 RULES = ReleaseRules(trial_share=0.5)
 
 
-@pytest.fixture
-def key(tmp_path: Path) -> SigningKey:
-    return SigningKey.create(tmp_path)
-
-
 def decided(manager: ReleaseManager, timeout_s: float = 20.0) -> ModelRelease:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

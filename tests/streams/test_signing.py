@@ -14,16 +14,6 @@ from headrace.streams.signing import Fault, Forged, KeyProblem, SigningKey, Trus
 VALUE = b'{"model":"next-item"}'
 
 
-@pytest.fixture
-def key(tmp_path: Path) -> SigningKey:
-    return SigningKey.create(tmp_path)
-
-
-@pytest.fixture
-def trusted(key: SigningKey, tmp_path: Path) -> TrustedKeys:
-    return TrustedKeys(tmp_path / "trusted")
-
-
 def fault_of(trusted: TrustedKeys, key_id: str | None, value: bytes, signature: bytes | str | None) -> Fault:
     with pytest.raises(Forged) as caught:
         trusted.verify(key_id, value, signature)
