@@ -145,7 +145,8 @@ class Lanes:
                 elif base == self._early.end:
                     self._early.add((update, payload))
                     return False
-            self._apply(update, payload, warm_up, on_live)
+            self.trial.apply(update, payload, warm_up, on_live)
+            self._keep((update, payload))
             return True
 
     def may_fork(self, update: ModelUpdate) -> bool:
@@ -214,20 +215,14 @@ class Lanes:
         self._early.clear()
         for update, payload in early:
             if not self.state.withdraws(update.version):
-                self._apply(update, payload)
+                self.trial.apply(update, payload)
+                self._keep((update, payload))
 
-    def _apply(
-        self,
-        update: ModelUpdate,
-        payload: bytes,
-        warm_up: Callable[[ModelCopy], None] | None = None,
-        on_live: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.trial.apply(update, payload, warm_up, on_live)
-        if update.kind == "snapshot":
-            self._kept.restart((update, payload))
+    def _keep(self, link: Link) -> None:
+        if link[0].kind == "snapshot":
+            self._kept.restart(link)
         else:
-            self._kept.add((update, payload))
+            self._kept.add(link)
 
 
 class _Links:

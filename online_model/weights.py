@@ -113,11 +113,11 @@ class ModelCopy:
         """Take in an update. Raises BadUpdate or MissingLink, before anything is changed, where it must not be."""
         self.take_checked(update, *check(self, update, payload))
 
-    def take_checked(self, update: ModelUpdate, tensors: dict[str, Tensor], new_items: Sequence[str]) -> None:
+    def take_checked(self, update: ModelUpdate, tensors: dict[str, Tensor], new_items: list[str]) -> None:
         """Take in an update that `check` has passed for this copy, or for one that was equal to it."""
         if update.kind == "snapshot":
             # The learner's own snapshots repeat the items in their order; then what is known of the rows stays true.
-            if list(new_items[: len(self.items) - 1]) != self.items[1:]:
+            if new_items[: len(self.items) - 1] != self.items[1:]:
                 self.epoch += 1
             self.items, self.rows = [""], {}
         self._take(tensors, new_items, update.kind)

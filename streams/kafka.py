@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -156,16 +156,34 @@ def next_batch(consumer: Consumer, limit: int, timeout_s: float) -> list[Message
     first = consumer.poll(timeout_s)
     if first is None:
         return []
-    records = []
-    for record in [first, *consumer.consume(limit - 1, 0)]:
-        error = record.error()
-        if error is None:
-            records.append(record)
-        elif error.fatal() or not error.retriable():
-            raise KafkaException(error)
-        else:
-            log.warning("the broker reports a passing fault", extra={"fault": error.str()})
-    return records
+    return [record for record in [first, *consumer.consume(limit - 1, 0)] if is_record(record)]
+
+
+def is_record(message: Message) -> bool:
+    """Whether what was polled is a record; a passing fault is logged. Raises KafkaException where it is a fault that stays."""
+    error = message.error()
+    if error is None:
+        return True
+    if error.fatal() or not error.retriable():
+        raise KafkaException(error)
+    log.warning("the broker reports a passing fault", extra={"fault": error.str()})
+    return False
+
+
+def records_before(consumer: Consumer, topic: Topic, position: int, end: int, timeout_s: float) -> Iterator[Message]:
+    """Assign the only partition of a topic and yield its records from `position` on until the one before `end` is reached.
+
+    Where that one was compacted away, the next one is yielded too. Whoever goes on polling gets what follows. Raises KafkaException
+    where nothing comes for `timeout_s`.
+    """
+    consumer.assign([TopicPartition(topic.name, 0, position)])
+    while position < end:
+        record = consumer.poll(timeout_s)
+        if record is None:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{topic.name} cannot be read at offset {position}"))
+        if record.error() is None:
+            position = (record.offset() or 0) + 1
+            yield record
 
 
 def must_arrive(error: KafkaError | None, record: Message) -> None:

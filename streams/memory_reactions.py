@@ -64,14 +64,8 @@ class MemoryReactionFollower:
     def step(self, timeout_s: float) -> None:
         """Take in the next reaction, waiting up to `timeout_s`, and do what waits where the memories are read."""
         record = self._consumer.poll(timeout_s)
-        if record is not None:
-            error = record.error()
-            if error is None:
-                self._take(record)
-            elif error.fatal() or not error.retriable():
-                raise KafkaException(error)
-            else:
-                log.warning("the broker reports a passing fault", extra={"fault": error.str()})
+        if record is not None and kafka.is_record(record):
+            self._take(record)
         if self.memories_read.is_set():
             if not self._has_begun:
                 self._has_begun = True
@@ -87,14 +81,8 @@ class MemoryReactionFollower:
         since = TopicPartition(MEMORY_REACTIONS.name, 0, self._clock() - OLDEST_MS)
         [first] = self._consumer.offsets_for_times([since], timeout=READ_TIMEOUT_S)
         position = first.offset if 0 <= first.offset < end else end
-        self._consumer.assign([TopicPartition(MEMORY_REACTIONS.name, 0, position)])
-        while position < end:
-            record = self._consumer.poll(READ_TIMEOUT_S)
-            if record is None:
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"memory-reactions cannot be read at offset {position}"))
-            if record.error() is None:
-                position = (record.offset() or 0) + 1
-                self._take(record)
+        for record in kafka.records_before(self._consumer, MEMORY_REACTIONS, position, end, READ_TIMEOUT_S):
+            self._take(record)
 
     def _take(self, record: Message) -> None:
         """Keep a reaction that counts; refuse what does not."""

@@ -35,28 +35,14 @@ class ReleaseLog:
         self.counted: list[ModelRelease] = []
         self._trusted = trusted
         self._consumer = kafka.consumer(bootstrap, f"{client_id}-releases")
-        end = kafka.watermarks(self._consumer, MODEL_RELEASES.name, 0)[1]
-        position = kafka.assign_all(self._consumer, [MODEL_RELEASES])[0].offset
-        while position < end:
-            record = self._consumer.poll(READ_TIMEOUT_S)
-            if record is None:
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"model-releases cannot be read at offset {position}"))
-            if record.error() is None:
-                position = (record.offset() or 0) + 1
-                self._take(record)
+        low, end = kafka.watermarks(self._consumer, MODEL_RELEASES.name, 0)
+        for record in kafka.records_before(self._consumer, MODEL_RELEASES, low, end, READ_TIMEOUT_S):
+            self._take(record)
 
     def poll(self, timeout_s: float) -> bool:
         """Take in the next decision, waiting up to `timeout_s`; return whether one came that counts."""
         record = self._consumer.poll(timeout_s)
-        if record is None:
-            return False
-        error = record.error()
-        if error is not None:
-            if error.fatal() or not error.retriable():
-                raise KafkaException(error)
-            log.warning("the broker reports a passing fault", extra={"fault": error.str()})
-            return False
-        return self._take(record)
+        return record is not None and kafka.is_record(record) and self._take(record)
 
     def close(self) -> None:
         """Stop reading."""

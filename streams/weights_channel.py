@@ -34,6 +34,7 @@ PART_BYTES = 768 * 1024
 FIRST_LOOK = 500
 STORED_ASKED = 3
 STORE_PAUSE_S = 0.5
+READ_TIMEOUT_S = 10.0
 
 
 class WeightsPublisher:
@@ -222,19 +223,9 @@ class WeightsFollower:
         self._consumer.assign([TopicPartition(MODEL_UPDATES.name, 0, end), TopicPartition(MODEL_WEIGHTS.name, 0, self._payloads.place)])
 
     def _read_manifests(self, start: int, end: int) -> list[ModelUpdate]:
-        known: list[ModelUpdate] = []
-        self._consumer.assign([TopicPartition(MODEL_UPDATES.name, 0, start)])
-        position = start
-        while position < end:
-            record = self._consumer.poll(10.0)
-            if record is None:
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"model-updates cannot be read at offset {position}"))
-            if record.error() is None:
-                position = (record.offset() or 0) + 1
-                update = self._manifest(record) if position <= end else None
-                if update is not None:
-                    known.append(update)
-        return known
+        records = kafka.records_before(self._consumer, MODEL_UPDATES, start, end, READ_TIMEOUT_S)
+        known = [self._manifest(record) for record in records if (record.offset() or 0) < end]
+        return [update for update in known if update is not None]
 
     def _way(self, known: Sequence[ModelUpdate], from_version: int | None) -> list[ModelUpdate]:
         updates = KnownUpdates(len(known) + STORED_ASKED)
