@@ -1,6 +1,7 @@
 """Child processes: they are told to end, made to end, and their logs are shown when they fail."""
 
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -17,11 +18,11 @@ def child(tmp_path: Path, program: str) -> ChildProcess:
 
 
 def test_a_child_leads_a_session_of_its_own_and_writes_to_its_log(tmp_path: Path) -> None:
-    process = child(tmp_path, "import os; print(os.getpid(), os.getsid(0), os.getppid(), flush=True)")
+    process = child(tmp_path, "import os, time; print(os.getpid(), os.getsid(0), os.getppid(), flush=True); time.sleep(600)")
     process.wait_until(lambda: process.end_of_log().count(" ") == 2, "the child", 30.0)
     assert process.end_of_log() == f"{process.pid} {process.pid} {os.getpid()}"
     assert process.stop()
-    assert process.poll() == 0
+    assert process.poll() == -signal.SIGTERM
 
 
 def test_a_child_that_ends_is_told_with_its_status_and_the_end_of_its_log(tmp_path: Path) -> None:
