@@ -11,19 +11,31 @@ import importlib.util
 import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import mmh3
 import msgspec
 
-from headrace.features.columns import View
+from headrace.features.columns import ITEM_VIEW, SESSION_VIEW, USER_VIEW, View
 from headrace.schemas import encode
 from headrace.schemas.feature_rows import Row
 
 R = TypeVar("R", bound=Row)
 
 _STRING = 2
+# What most events leave as it is. A row of which nothing is stored yet is written whole.
+_SELDOM = {
+    USER_VIEW: {
+        *("carts", "purchases", "spend", "decayed_carts", "decayed_purchases", "decayed_spend"),
+        *("last_purchase_ms", "late", "repeated"),
+    },
+    ITEM_VIEW: {"carts", "purchases", "units", "revenue", "price", "lowest_price", "highest_price", "category", "late"},
+    SESSION_VIEW: {"carts", "purchases", "spend", "first_ms"},
+}
+# Names and places of values in turn, how each value is encoded, and which of the view's values these are.
+_Layout = tuple[list[bytes], list[Callable[[Any], bytes]], Callable[[Sequence[Any]], Sequence[Any]]]
 
 
 class RowTable(Generic[R]):
@@ -42,9 +54,10 @@ class RowTable(Generic[R]):
         self._head = struct.pack("<III", 1, _STRING, len(name)) + name + struct.pack("<I", _STRING)
         self._tail = project.encode()
         self._timestamp_field = f"_ts:{view.name}".encode()
-        self._encoders = [_ENCODERS[column.kind] for column in view.columns]
-        # Names and places of values in turn.
-        self._names = [part for name in (self._timestamp_field, self.row_field, *self.field_names.values()) for part in (name, b"")]
+        seldom = [column.name for column in view.columns if column.name in _SELDOM[view.name]]
+        self._seldom = attrgetter(*seldom)
+        self._all = self._layout(range(len(view.columns)))
+        self._often = self._layout([number for number, column in enumerate(view.columns) if column.name not in seldom])
         self._decoder = msgspec.json.Decoder(kind)
 
     def key(self, entity: str) -> bytes:
@@ -63,10 +76,24 @@ class RowTable(Generic[R]):
 
     def fields(self, row: R, body: bytes | None = None) -> list[bytes]:
         """Return names and values in turn, as HSET takes them. `body` is the row as JSON, where it is at hand."""
+        return self._fields(self._all, row, body or encode(row))
+
+    def fields_over(self, before: R, row: R, body: bytes) -> list[bytes]:
+        """Return what HSET must write over the stored row `before`: what seldom changes is left out where it has not."""
+        as_before = before.offsets and self._seldom(before) == self._seldom(row)
+        return self._fields(self._often if as_before else self._all, row, body)
+
+    def _layout(self, numbers: Sequence[int]) -> _Layout:
+        columns = [self.view.columns[number] for number in numbers]
+        names = [self._timestamp_field, self.row_field, *(self.field_names[column.name] for column in columns)]
+        return [part for name in names for part in (name, b"")], [_ENCODERS[column.kind] for column in columns], itemgetter(*numbers)
+
+    def _fields(self, layout: _Layout, row: R, body: bytes) -> list[bytes]:
+        names, encoders, picked = layout
+        fields = names.copy()
         # None is a message with nothing set: Feast reads its own `null_val` as the number 0.
-        values = [b"" if value is None else encoded(value) for encoded, value in zip(self._encoders, self.view.values(row), strict=True)]
-        fields = self._names.copy()
-        fields[1::2] = [_timestamp(row.seen_ms), body or encode(row), *values]
+        values = [b"" if value is None else encoded(value) for encoded, value in zip(encoders, picked(self.view.values(row)), strict=True)]
+        fields[1::2] = [_timestamp(row.seen_ms), body, *values]
         return fields
 
     def token(self, row: R) -> bytes:
@@ -110,17 +137,8 @@ def _varint(number: int) -> bytes:
     if number < _LARGEST_READY:
         return _READY[number]
     if 1 << 35 <= number < 1 << 42:
-        # Times in milliseconds, which are most of the large numbers: the loop below, unrolled.
-        return bytes(
-            (
-                number & 0x7F | 0x80,
-                number >> 7 & 0x7F | 0x80,
-                number >> 14 & 0x7F | 0x80,
-                number >> 21 & 0x7F | 0x80,
-                number >> 28 & 0x7F | 0x80,
-                number >> 35,
-            )
-        )
+        # Times in milliseconds, which are most of the large numbers: six bytes, two at a time.
+        return _CONTINUED[number & 0x3FFF] + _CONTINUED[number >> 14 & 0x3FFF] + _READY[number >> 28]
     return _any_varint(number)
 
 
@@ -135,12 +153,20 @@ def _any_varint(number: int) -> bytes:
 
 _LARGEST_READY = 1 << 14
 _READY = [_any_varint(number) for number in range(_LARGEST_READY)]
+# 14 bits each, as two bytes after which more follow.
+_CONTINUED = [bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(_LARGEST_READY)]
 
 
 def _timestamp(time_ms: int) -> bytes:
     """A `google.protobuf.Timestamp`."""
     seconds, rest = divmod(time_ms, 1000)
-    return (b"\x08" + _varint(seconds) if seconds else b"") + _NANOSECONDS[rest]
+    return _seconds(seconds) + _NANOSECONDS[rest]
+
+
+@lru_cache(1000)
+def _seconds(seconds: int) -> bytes:
+    # Rows that are written together were told of at about the same time.
+    return b"\x08" + _varint(seconds) if seconds else b""
 
 
 _NANOSECONDS = [b"\x10" + _any_varint(rest * 1_000_000) if rest else b"" for rest in range(1000)]
@@ -166,18 +192,20 @@ def _string(value: str) -> bytes:
 
 
 def _ints(values: Sequence[int]) -> bytes:
-    if len(values) == 1:
-        # Most rows have one pane: spared the message that longer lists are made with.
-        number = _varint(values[0])
-        return b"\x72" + _READY[len(number) + 2] + b"\n" + _READY[len(number)] + number
-    message = _Value()
-    part = message.int64_list_val
-    if values:
-        part.val.extend(values)
-    else:
-        # An empty list would otherwise be no list, and be read back as none.
-        part.SetInParent()
-    return bytes(message.SerializeToString())
+    if not values:
+        return b"\x72\x00"
+    # Numbers below 128 are their own variable-length form: most counts in panes are.
+    packed = (
+        bytes(values) if max(values) < 0x80 else b"".join([_READY[value] if value < _LARGEST_READY else _time(value) for value in values])
+    )
+    inner = b"\n" + _varint(len(packed)) + packed
+    return b"\x72" + _varint(len(inner)) + inner
+
+
+@lru_cache(100_000)
+def _time(time_ms: int) -> bytes:
+    # Panes begin at the same times in many rows, and a history comes again with each of its shopper's events.
+    return _varint(time_ms)
 
 
 def _doubles(values: Sequence[float]) -> bytes:
@@ -189,7 +217,7 @@ def _doubles(values: Sequence[float]) -> bytes:
 
 
 def _strings(values: Sequence[str]) -> bytes:
-    inner = b"".join([_list_string(value) for value in values])
+    inner = b"".join(map(_list_string, values))
     return b"\x62" + _varint(len(inner)) + inner
 
 

@@ -34,6 +34,7 @@ GENERATION_KEY = "headrace:generation"
 SESSION_KEPT_MS = 7 * 24 * 3600 * 1000
 # A command for many rows costs a fraction of many commands. While one runs, Redis answers nobody: under a millisecond each.
 ROWS_A_WRITE, ROWS_A_READ = 32, 256
+SENT_AT_ONCE = 16 * 1024
 
 Positions = Mapping[str, int | None]
 
@@ -113,15 +114,12 @@ class OnlineStore:
         parts = [part for _, of_table in _by_table(writes) for part in _portions(of_table, ROWS_A_WRITE)]
 
         def commands() -> Iterator[Sequence[Any]]:
-            # The scripts are sent along each time: a server that was started anew has forgotten them.
-            yield "SCRIPT", "LOAD", WRITE_ROWS
-            yield "SCRIPT", "LOAD", MOVE_POSITION
             for part in parts:
                 yield self._writing(writes, part)
             for source, (old, new) in moved.items():
                 yield "EVALSHA", MOVE_POSITION_SHA, 1, POSITION_KEY + source, "" if old is None else old, new, *generation
 
-        _, _, *answers = self._ask(commands)
+        answers = self._ask(commands)
         done = [False] * len(writes)
         for part, answer in zip(parts, answers, strict=False):
             if not answer:
@@ -153,14 +151,13 @@ class OnlineStore:
         parts = [(table, part) for table, numbers in _by_table(wanted) for part in _portions(numbers, ROWS_A_READ)]
 
         def commands() -> Iterator[Sequence[Any]]:
-            yield "SCRIPT", "LOAD", READ_ROWS
             if sources:
                 yield "MGET", *(POSITION_KEY + source for source in sources)
             for table, part in parts:
                 keys = [table.key(wanted[number][1]) for number in part]
                 yield "EVALSHA", READ_ROWS_SHA, len(keys), *keys, *[table.row_field] * len(keys)
 
-        _, *answers = self._ask(commands)
+        answers = self._ask(commands)
         held = answers.pop(0) if sources else []
         require_positions(expected, {source: None if raw is None else int(raw) for source, raw in zip(sources, held, strict=True)})
         rows: list[Any] = [None] * len(wanted)
@@ -205,18 +202,35 @@ class OnlineStore:
         return self.read_checked([(table, entity) for entity in entities], {})
 
     def _ask(self, commands: Callable[[], Iterable[Sequence[Any]]]) -> list[Any]:
+        """Send commands and return the answers; once more from the start where the server does not know a script yet."""
+        try:
+            return self._exchange(commands)
+        except redis.exceptions.NoScriptError:
+            # It was started anew. A row that was written all the same is refused now, as one that somebody else has written.
+            for script in (READ_ROWS, WRITE_ROWS, MOVE_POSITION):
+                self.client.script_load(script)
+            return self._exchange(commands)
+
+    def _exchange(self, commands: Callable[[], Iterable[Sequence[Any]]]) -> list[Any]:
         """Send commands as they are made, so that Redis works on the first while the last are made; return the answers.
 
-        A pipeline of the client would send none before all are made. All are made and sent again where the connection breaks.
+        A pipeline of the client would send none before all are made. Small ones go together: each sending wakes the server.
+        All are made and sent again where the connection breaks.
         """
         connection = self.client.connection_pool.get_connection()
 
         def attempt() -> list[Any]:
-            sent = 0
+            asked = 0
+            unsent = bytearray()
             for command in commands():
-                connection.send_command(*command)
-                sent += 1
-            return [connection.read_response() for _ in range(sent)]
+                unsent += b"".join(connection.pack_command(*command))
+                asked += 1
+                if len(unsent) > SENT_AT_ONCE:
+                    connection.send_packed_command([unsent])
+                    unsent = bytearray()
+            if unsent:
+                connection.send_packed_command([unsent])
+            return [connection.read_response() for _ in range(asked)]
 
         try:
             answers: list[Any] = connection.retry.call_with_retry(attempt, lambda _: connection.disconnect())
@@ -236,7 +250,7 @@ class OnlineStore:
         for number in part:
             write = writes[number]
             keys.append(table.key(table.key_of(write.after)))
-            fields = table.fields(write.after, write.body)
+            fields = table.fields_over(write.before, write.after, write.body)
             values += (table.token(write.before), len(fields))
             values += fields
         lives_ms = SESSION_KEPT_MS if table is self.sessions else 0

@@ -8,11 +8,15 @@ item changes of such events are sent again as well; who reads them knows them by
 Redis itself may lose what was written last, or all. Its positions tell (`features/online_store.py`), and the worker then reads
 again from where they stand, or where they are gone restores the rows of its partitions first (`restore.py`). While Redis
 refuses or is away, the worker waits: what is published is safe in Kafka.
+
+Shoppers' events go first. Item changes, which follow from them and which nobody waits for, are worked off a few at a time while
+no event is there, or many at once where many have gathered: then most of them touch the same rows.
 """
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -38,6 +42,8 @@ log = logging.getLogger(__name__)
 
 COMPONENT = "feature-worker"
 LARGEST_BATCH = 2000
+# An event waits for so many item changes at most, unless more are waiting than can be worked off a few at a time.
+CHANGES_A_STEP, MOST_CHANGES_WAITING = 16, 4000
 ITEM_LINGER_MS = 50
 COMMIT_EVERY_S = 0.5
 CHECK_EVERY_S = 1.0
@@ -87,6 +93,7 @@ class FeatureWorker:
         self._folder = RowFolder(store)
         self._committed_at = self._checked_at = time.monotonic()
         self._owned: list[TopicPartition] = []
+        self._changes_waiting: deque[Message] = deque()
         self._placed = False
         self._behind: set[str] = set()
         self._store_is_down = False
@@ -112,7 +119,7 @@ class FeatureWorker:
         self._consumer.close()
 
     def step(self, timeout_s: float) -> int:
-        """Take in what has arrived, waiting up to `timeout_s` for the first record; return the number of records.
+        """Take in what has arrived, waiting up to `timeout_s` for the first record; return how many records were taken in.
 
         A store that refuses or does not answer, or has lost rows, is tried again at the next step, from what is committed on.
         Raises KafkaException, DefinitionsChanged, ForeignStore: whoever runs the worker starts another.
@@ -120,12 +127,11 @@ class FeatureWorker:
         try:
             if self._owned and not self._placed:
                 self._find_places()
-            records = kafka.next_batch(self._consumer, LARGEST_BATCH, timeout_s)
+            records = kafka.next_batch(self._consumer, LARGEST_BATCH, 0.0 if self._changes_waiting else timeout_s)
             if not self._placed:
                 # Partitions were assigned just now, and where to begin is not known yet.
                 return 0
-            for part in self._portions(records):
-                self._take_in(part)
+            taken_in = self._take_in_all(records)
             self._producer.poll(0)
             self._item_producer.poll(0)
             now_s = time.monotonic()
@@ -146,7 +152,7 @@ class FeatureWorker:
             self._begin_anew()
             return 0
         self._told_of_store(None)
-        return len(records)
+        return taken_in
 
     def commit(self) -> None:
         """Wait until all that was sent is acknowledged, then commit. Raises KafkaException where the broker does not answer."""
@@ -160,17 +166,31 @@ class FeatureWorker:
         if not self._commits.close_stretch():
             self.commit()
 
-    def _portions(self, records: Sequence[Message]) -> Iterable[Sequence[Message]]:
-        """Yield the records in portions, with a new stretch between them where one has enough of one shopper."""
+    def _take_in_all(self, records: Sequence[Message]) -> int:
+        """Take in the events among the records, and as many of the item changes that wait as it is time for; return how many."""
+        events: list[Message] = []
+        waiting = self._changes_waiting
+        for record in records:
+            (waiting if record.topic() == ITEM_CHANGES.name else events).append(record)
+        for part in self._portions(events):
+            self._take_in(part)
+        gathered = len(waiting)
+        if gathered < MOST_CHANGES_WAITING:
+            gathered = 0 if events else min(gathered, max(CHANGES_A_STEP, gathered // 8))
+        if gathered:
+            self._take_in([waiting.popleft() for _ in range(gathered)])
+        return len(events) + gathered
+
+    def _portions(self, events: Sequence[Message]) -> Iterable[Sequence[Message]]:
+        """Yield records of events in portions, with a new stretch between them where one has enough of one shopper."""
         begun = 0
-        for number, record in enumerate(records):
-            topic = record.topic()
-            if topic != ITEM_CHANGES.name and self._commits.is_full_after((topic or "", record.key() or b"")):
-                yield records[begun : number + 1]
+        for number, record in enumerate(events):
+            if self._commits.is_full_after((record.topic() or "", record.key() or b"")):
+                yield events[begun : number + 1]
                 begun = number + 1
                 self._close_stretch()
-        if begun < len(records):
-            yield records[begun:]
+        if begun < len(events):
+            yield events[begun:]
 
     def _take_in(self, records: Sequence[Message]) -> None:
         arrivals: list[Arrival] = []
@@ -276,6 +296,7 @@ class FeatureWorker:
     def _begin_anew(self) -> None:
         """Take back what is not committed, and find out again where to begin."""
         self._placed = False
+        self._changes_waiting.clear()
         self._commits.forget()
 
     def _told_of_store(self, error: redis.RedisError | None) -> None:
