@@ -174,12 +174,9 @@ class FeatureWorker:
             (waiting if record.topic() == ITEM_CHANGES.name else events).append(record)
         for part in self._portions(events):
             self._take_in(part)
-        gathered = len(waiting)
-        if gathered < MOST_CHANGES_WAITING:
-            gathered = 0 if events else min(gathered, max(CHANGES_A_STEP, gathered // 8))
-        if gathered:
-            self._take_in([waiting.popleft() for _ in range(gathered)])
-        return len(events) + gathered
+        if due := changes_due(len(waiting), bool(events)):
+            self._take_in([waiting.popleft() for _ in range(due)])
+        return len(events) + due
 
     def _portions(self, events: Sequence[Message]) -> Iterable[Sequence[Message]]:
         """Yield records of events in portions, with a new stretch between them where one has enough of one shopper."""
@@ -327,6 +324,13 @@ class FeatureWorker:
         self._owned, self._behind = [], set()
         self._begin_anew()
         self._folder.start_from({})
+
+
+def changes_due(waiting: int, events_came: bool) -> int:
+    """Return how many of the waiting item changes to work off now: none beside events, unless too many have gathered."""
+    if waiting >= MOST_CHANGES_WAITING:
+        return waiting
+    return 0 if events_came else min(waiting, max(CHANGES_A_STEP, waiting // 8))
 
 
 def _folded_spans(followed: Iterable[tuple[str, Message]], started_ns: int, records: int) -> dict[str, str]:

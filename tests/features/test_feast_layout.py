@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.deploy.bench.events import Shop
 from headrace.features import feast_layout
-from headrace.features.feast_layout import decode_value
+from headrace.features.columns import ITEMS, SESSIONS, USERS
+from headrace.features.feast_layout import RowTable, decode_value
+from headrace.features.item_row import changes_of, fold_item
+from headrace.features.online_store import PROJECT
+from headrace.features.place import Place
+from headrace.features.session_row import fold_session
+from headrace.features.user_row import fold_user
+from headrace.schemas import Click, ItemRow, SessionRow, UserRow, encode
 
 INTS = st.integers(0, 2**53 - 1)
 DOUBLES = st.floats(allow_nan=False)
@@ -43,3 +51,25 @@ def test_timestamps_are_those_of_protocol_buffers(time_ms: int) -> None:
 
     stamp = Timestamp(seconds=time_ms // 1000, nanos=time_ms % 1000 * 1_000_000)
     assert feast_layout._timestamp(time_ms) == stamp.SerializeToString()
+
+
+def test_what_is_written_over_a_row_leaves_all_fields_of_the_new_one() -> None:
+    tables = [
+        RowTable(USERS, UserRow, lambda row: row.shopper_id, PROJECT),
+        RowTable(SESSIONS, SessionRow, lambda row: row.session_id, PROJECT),
+        RowTable(ITEMS, ItemRow, lambda row: row.item_id, PROJECT),
+    ]
+    rows: list[Any] = [UserRow(shopper_id="u"), SessionRow(session_id="v"), ItemRow(item_id="i")]
+    stored: list[dict[bytes, bytes]] = [{}, {}, {}]
+    left_out = 0
+    for number, event in enumerate(Shop(300, 1, 1, 1_700_000_000_000, 250_000.0)):
+        place = Place("clicks/0" if isinstance(event, Click) else "purchases/0", number, event.event_time_ms)
+        after = [fold_user(rows[0], event, place), fold_session(rows[1], event, place), fold_item(rows[2], changes_of(event, place)[0])]
+        for table, before, row, held in zip(tables, rows, after, stored, strict=True):
+            written = table.fields_over(before, row, encode(row))
+            held |= dict(zip(written[::2], written[1::2], strict=True))
+            whole = table.fields(row)
+            assert held == dict(zip(whole[::2], whole[1::2], strict=True))
+            left_out += len(written) < len(whole)
+        rows = after
+    assert left_out > 300

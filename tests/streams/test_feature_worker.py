@@ -12,7 +12,7 @@ from headrace.features.online_store import OnlineStore, connect
 from headrace.schemas import Click, HistoryEntry, ItemChange, ItemRow, OrderLine, Purchase, UserRow, decode
 from headrace.schemas.topics import ITEM_CHANGES, ITEM_FEATURES, USER_FEATURES, Topic
 from headrace.streams import kafka as clients
-from headrace.streams.feature_worker import FeatureWorker
+from headrace.streams.feature_worker import CHANGES_A_STEP, MOST_CHANGES_WAITING, FeatureWorker, changes_due
 from headrace.streams.publisher import EventPublisher
 
 M = TypeVar("M", bound=Struct)
@@ -117,3 +117,14 @@ def test_a_worker_that_dies_before_its_commit_leaves_rows_that_its_successor_doe
     close(second, commit=True)
     assert rows(store) == before
     assert max(change.quantity for change in messages(published, ITEM_CHANGES, ItemChange)) == 2
+
+
+def test_item_changes_wait_for_events_until_many_have_gathered() -> None:
+    assert changes_due(MOST_CHANGES_WAITING - 1, events_came=True) == 0
+    assert changes_due(MOST_CHANGES_WAITING, events_came=True) == MOST_CHANGES_WAITING
+    assert changes_due(3, events_came=False) == 3
+    assert changes_due(100, events_came=False) == CHANGES_A_STEP
+    waiting, steps = MOST_CHANGES_WAITING - 1, 0
+    while waiting:
+        waiting, steps = waiting - changes_due(waiting, events_came=False), steps + 1
+    assert steps < 50
