@@ -98,7 +98,7 @@ class RowTable(Generic[R]):
 
     def token(self, row: R) -> bytes:
         """Return what the field `offsets` holds where `row` is stored: by it a row is known to be the very one that was read."""
-        return _string(msgspec.json.encode(row.offsets).decode()) if row.offsets else b""
+        return _text(msgspec.json.encode(row.offsets)) if row.offsets else b""
 
     def row(self, body: bytes | None) -> R | None:
         """Return the row that `_row:view` holds."""
@@ -187,7 +187,10 @@ _pack_double = struct.Struct("<Bd").pack
 
 
 def _string(value: str) -> bytes:
-    raw = value.encode()
+    return _text(value.encode())
+
+
+def _text(raw: bytes) -> bytes:
     return b"\x12" + _varint(len(raw)) + raw
 
 

@@ -238,14 +238,11 @@ class FeatureWorker:
     def _send(self, taken: Taken, causes: dict[str, Message], spans: dict[str, str]) -> None:
         """Send rows and changes, each with the trace of the event that caused it: a followed one where there is one."""
 
-        def trace_of(shopper: str) -> str | None:
-            cause = causes.get(shopper)
-            return spans.get(shopper) or (header(cause.headers(), "traceparent") if cause is not None else None)
-
+        traces = {shopper: spans.get(shopper) or header(cause.headers(), "traceparent") for shopper, cause in causes.items()}
         for key, (_, body) in taken.users.items():
-            self._produce(self._producer, USER_FEATURES, key, body, trace_of(key))
+            self._produce(self._producer, USER_FEATURES, key, body, traces.get(key))
         for event, change in taken.changes:
-            self._produce(self._item_producer, ITEM_CHANGES, change.item_id, encode(change), trace_of(shopper_id(event)))
+            self._produce(self._item_producer, ITEM_CHANGES, change.item_id, encode(change), traces.get(shopper_id(event)))
         for key, (_, body) in taken.items.items():
             self._produce(self._item_producer, ITEM_FEATURES, key, body, None)
 
