@@ -12,6 +12,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.online_model.gate_state import WealthState
+
 # Shares of the largest stake that cannot lose everything; each bettor of the mixture keeps to one of them.
 STAKES = 0.7 * 2.0 ** -np.arange(0.0, 7.0)
 
@@ -48,6 +50,17 @@ class Wealth:
             mixed = top + np.log(np.exp(courses - top[:, None]).mean(axis=1))
             self.log_best = max(self.log_best, float(mixed.max()))
         return self.log_best
+
+    def state(self) -> WealthState:
+        """Return what was won and seen so far."""
+        return WealthState(self._logs.tolist(), self.log_best, self.seen, self.total)
+
+    def restore(self, state: WealthState) -> None:
+        """Go on from a state. Raises ValueError where it has other stakes."""
+        if len(state.logs) != len(STAKES):
+            raise ValueError(f"logs: {len(STAKES)} were expected; there are {len(state.logs)}")
+        self._logs = np.array(state.logs)
+        self.log_best, self.seen, self.total = state.log_best, state.seen, state.total
 
 
 def is_alarm(log_wealth: float, alarm_rate: float) -> bool:

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headrace.online_model.betting import Wealth, is_alarm
+from headrace.online_model.gate_state import MOST_ANCHOR_ROWS, AnchorState
 from headrace.online_model.history_ring import KeptHistories, Mask
 from headrace.online_model.step_batch import UNKNOWN, Numbers
+from headrace.online_model.transformer import NextItemTransformer
 from headrace.online_model.tuning_loss import last_news_losses
 from headrace.online_model.weights import ITEM_TABLE, ModelCopy, dense_names
 
@@ -106,6 +108,34 @@ class ChainAnchor:
                 ours[name].copy_(theirs[name])
             copy.put_rows(rows, theirs[ITEM_TABLE].detach()[rows])
         return rows
+
+    def state(self) -> AnchorState | None:
+        """Return what differs from the live weights, and the evidence; None where too many rows do."""
+        moved = self.moved()
+        if len(moved) > MOST_ANCHOR_ROWS:
+            return None
+        own = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+        values = own[ITEM_TABLE][moved[moved < self.items]].numpy()
+        dense = {name: own[name].numpy() for name in dense_names(self.model)}
+        return AnchorState(self._number, self._age, self.items, dense, moved.numpy(), values, sorted(self._gone), self._wealth.state())
+
+    @torch.no_grad()
+    def restore(self, state: AnchorState, live: NextItemTransformer | None = None) -> None:
+        """Become what a state of an anchor says.
+
+        `live` has the live weights of the moment when it was taken, and is used up; None where these are what this anchor was made of.
+        Raises KeyError, RuntimeError or ValueError where the state does not fit the model.
+        """
+        self.model = live if live is not None else self.model
+        ours = dict(self.model.named_parameters())
+        for name in dense_names(self.model):
+            ours[name].copy_(torch.from_numpy(state.dense[name]))
+        moved = torch.from_numpy(state.moved)
+        ours[ITEM_TABLE].index_copy_(0, moved[moved < state.items], torch.from_numpy(state.values))
+        self.items = state.items
+        self._number, self._age = state.number, state.age
+        self._moved, self._gone = [moved], set(state.gone)
+        self._wealth.restore(state.wealth)
 
     def _restart(self) -> None:
         self._number += 1

@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headrace.online_model.gate_state import PanelState
 from headrace.online_model.history_ring import KeptHistories
 from headrace.online_model.step_batch import UNKNOWN, StepBatch, as_batch
 from headrace.online_model.transformer import NextItemTransformer, last_vectors
@@ -67,6 +68,16 @@ class Panel:
     def keep(self) -> None:
         """Go on from the weights that were asked last: they are the ones at hand now."""
         self._near = self._asked
+
+    def state(self) -> PanelState:
+        """Return the histories and what is near to each, as `keep` has left it."""
+        numbers = torch.stack(self._steps[:-1], dim=2).numpy()
+        return PanelState(numbers, self._steps.lengths.numpy(), self._near.numpy())
+
+    def restore(self, state: PanelState) -> None:
+        """Go on with the histories of a state, and what is near to them."""
+        self._steps, self._size = as_batch(state.steps, state.lengths), len(state.lengths)
+        self._near = self._asked = torch.from_numpy(state.near)
 
 
 def grown(now: Counts, before: Counts, times: float, allowed: float) -> list[int]:

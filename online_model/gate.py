@@ -20,6 +20,7 @@ from torch import Tensor
 from headrace.online_model.betting import Wealth, is_alarm
 from headrace.online_model.chain_anchor import ChainAnchor
 from headrace.online_model.exposure import LISTED, Counts, Panel, grown
+from headrace.online_model.gate_state import BadGateState, GateState, Since, dense, sparse
 from headrace.online_model.held_back import HeldBack
 from headrace.online_model.history_ring import KeptHistories, joined
 from headrace.online_model.judgement import Candidate, GatePlan, Losses, Refusal, Verdict
@@ -132,6 +133,82 @@ class Gate:
     def returned(self, live: ModelCopy) -> None:
         """Let the anchor begin anew where the live weights have been put back to it."""
         self._begin_window(live)
+
+    def state(self) -> GateState:
+        """Return what it remembers between two rounds."""
+        log_q = self._log_q.numpy()
+        return GateState(
+            rounds=self._rounds,
+            unasked=self._unasked,
+            moves=list(self._moves),
+            times_s=list(self._times_s),
+            labels=self._labels.state(),
+            held_back=self._held_back.newest(len(self._held_back)),
+            live_losses=self._held_back.live_losses[self._held_back.newest_places(len(self._held_back))],
+            trusted=self.trusted.state(self._length),
+            tried=self._tried,
+            live_trusted=self._live_trusted,
+            negatives=self._negatives.numpy(),
+            log_q=sparse(log_q, float(log_q.min(initial=0.0))),
+            panel=self._panel.state(),
+            live_counts=sparse(self._live_counts),
+            anchor_counts=sparse(self._anchor_counts),
+            anchor=self.anchor.state(),
+        )
+
+    def restore(self, state: GateState, live: ModelCopy, since: Since | None = None) -> None:
+        """Go on from a state that was taken with these live weights, or with those before the updates in `since`.
+
+        These updates were judged when they came; of what was held back from them nothing is known. Raises BadGateState where the state
+        does not fit; then the gate may not be used.
+        """
+        try:
+            self._restore(state, live, since)
+        except (KeyError, IndexError, RuntimeError, ValueError) as error:
+            raise BadGateState(f"it does not fit the live weights: {error}") from None
+        if since is not None and since.updates:
+            for touched, reused in since.updates:
+                self.anchor.accepted(touched, reused)
+            self._catch_up(
+                live, torch.unique(torch.cat([rows for rows, _ in since.updates])), [row for _, rows in since.updates for row in rows]
+            )
+        if state.anchor is None:
+            self._begin_window(live)
+
+    def _restore(self, state: GateState, live: ModelCopy, since: Since | None) -> None:
+        held, tried = state.held_back.numbers[:, :, 0], state.tried.numbers[:, :, 0]
+        for rows in (held, tried, state.negatives, state.panel.near, state.panel.steps[:, :, 0]):
+            if rows.size and not 0 <= rows.min() <= rows.max() < live.model.capacity:
+                raise ValueError("it names rows that the item table does not have")
+        self._rounds, self._unasked = state.rounds, state.unasked
+        self._moves.extend(state.moves)
+        self._times_s.extend(state.times_s)
+        self._labels.restore(state.labels)
+        self._held_back.add(state.held_back)
+        kept = self._held_back.newest_places(len(state.held_back))
+        self._held_back.live_losses[kept] = state.live_losses[len(state.live_losses) - len(kept) :]
+        if state.trusted is not None and not self.trusted.is_given:
+            self.trusted.restore(state.trusted)
+            self._tried, self._live_trusted = state.tried, state.live_trusted
+        self._negatives, self._log_q = torch.from_numpy(state.negatives), torch.from_numpy(dense(state.log_q))
+        self._panel.restore(state.panel)
+        self._live_counts, self._anchor_counts = (dense(counts).astype(np.int64) for counts in (state.live_counts, state.anchor_counts))
+        if state.anchor is not None:
+            self.anchor.restore(state.anchor, since.model if since is not None else None)
+
+    def _catch_up(self, live: ModelCopy, touched: Tensor, reused: list[int]) -> None:
+        """Take anew what was known of the live weights, after updates that were not seen coming."""
+        gone = np.array(reused, np.int64)
+        self._held_back.forget_rows(len(live.items), gone)
+        self._held_back.forget_losses()
+        self.trusted.forget_rows(len(live.items), gone)
+        self._tried, self._live_trusted = self.trusted.histories(live.rows, self._length), None
+        self._negatives = NO_ROWS
+        if len(self._panel):
+            self._live_counts = self._panel.counts(live.model, touched)
+            self._panel.keep()
+            for counts in (self._live_counts, self._anchor_counts):
+                counts[[row for row in reused if row < len(counts)]] = 0
 
     def _begin_window(self, live: ModelCopy) -> None:
         """Let the live weights be the anchor, with a panel of the newest shoppers, and take all losses anew."""

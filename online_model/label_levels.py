@@ -11,6 +11,7 @@ from collections import deque
 import numpy as np
 
 from headrace.online_model.betting import Wealth, is_alarm
+from headrace.online_model.gate_state import LabelState
 from headrace.online_model.judgement import Losses
 
 ROUNDS, FEWEST_ROUNDS, FEWEST_HISTORIES = 16, 8, 4
@@ -60,3 +61,14 @@ class LabelLevels:
     def drop(self) -> None:
         """Forget the newest batch."""
         self._newest = None
+
+    def state(self) -> LabelState:
+        """Return what is known between two rounds."""
+        return LabelState(list(self._levels), self._aside.state() if self._aside is not None else None)
+
+    def restore(self, state: LabelState) -> None:
+        """Go on from a state. Raises ValueError where it cannot be."""
+        self._levels.extend(state.levels)
+        if state.aside is not None:
+            self._aside = Wealth(0.0, REACH)
+            self._aside.restore(state.aside)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from headrace.online_model.gate_state import AdamState, RowMoments
+
 BETAS = (0.9, 0.999)
 # A row is touched far less often than a dense weight: it must not take a thousand touches to forget how large its gradients were.
 LAZY_BETAS = (0.9, 0.99)
@@ -37,6 +39,17 @@ class Adam:
                 parameter.addcdiv_(mean, corrected, value=-scale * self._rate / (1 - BETAS[0] ** self._steps))
                 parameter.grad = None
 
+    def moments(self) -> AdamState:
+        """Return the moments and the number of steps."""
+        return AdamState([mean.numpy().copy() for mean in self._mean], [square.numpy().copy() for square in self._square], self._steps)
+
+    def restore(self, state: AdamState) -> None:
+        """Go on from moments of the same parameters. Raises RuntimeError or ValueError for those of others."""
+        for ours, theirs in ((self._mean, state.means), (self._square, state.squares)):
+            for moment, kept in zip(ours, theirs, strict=True):
+                moment.copy_(torch.from_numpy(kept))
+        self._steps = state.steps
+
 
 class LazyAdam:
     """Steps of `rate` on rows of a table, (rows, width). Rows without a gradient and their moments stay as they are.
@@ -64,6 +77,16 @@ class LazyAdam:
         """Let rows begin anew, since they stand for something else now."""
         for moment in (self._mean, self._square, self._steps):
             moment[rows] = 0.0
+
+    def moments(self, rows: Tensor) -> RowMoments:
+        """Return the moments of some rows, (rows,), and their numbers of steps."""
+        return RowMoments(rows.numpy(), self._mean[rows].numpy(), self._square[rows].numpy(), self._steps[rows].numpy())
+
+    def restore(self, state: RowMoments) -> None:
+        """Go on from the moments of some rows. Raises RuntimeError or IndexError for those of another table."""
+        rows = torch.from_numpy(state.rows)
+        for moment, kept in zip((self._mean, self._square, self._steps), (state.means, state.squares, state.steps), strict=True):
+            moment[rows] = torch.from_numpy(kept)
 
     @torch.no_grad()
     def step(self, rows: Tensor, gradient: Tensor, scale: float = 1.0) -> None:

@@ -9,6 +9,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
+from headrace.online_model.gate_state import MOST_USUAL_ITEMS, SurgeState
+
 
 @dataclass(frozen=True)
 class SurgePlan:
@@ -78,6 +80,19 @@ class ItemSurges:
         if self._round % self.plan.memory == 0:
             self._usual = {item: known for item, known in self._usual.items() if self._usual_of(item) > 1e-3}
         return begun
+
+    def state(self) -> SurgeState:
+        """Return what is known, of usual numbers the largest."""
+        usual = sorted(self._usual.items(), key=lambda known: self._usual_of(known[0]), reverse=True)[:MOST_USUAL_ITEMS]
+        return SurgeState(self._round, dict(usual), [(dict(counts), size) for counts, size in self._window], dict(self._until))
+
+    def restore(self, state: SurgeState) -> None:
+        """Go on from a state."""
+        self._round, self._usual, self._until = state.round, dict(state.usual), dict(state.until)
+        self._window.clear()
+        self._in_window.clear()
+        for counts, shoppers in state.window:
+            self._remember(Counter(counts), shoppers)
 
     def _remember(self, counts: Counter[str], shoppers: int) -> None:
         if len(self._window) == self._window.maxlen:

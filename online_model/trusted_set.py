@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from headrace.online_model.gate_state import TrustedState
 from headrace.online_model.history_ring import KeptHistories, joined
 from headrace.online_model.step_batch import UNKNOWN, Numbers, encode_numbers
 from headrace.schemas import HistoryEntry
@@ -61,6 +62,11 @@ class TrustedSet:
         """Whether it still takes histories from the stream."""
         return self._is_open
 
+    @property
+    def is_given(self) -> bool:
+        """Whether the operator gave the histories."""
+        return self._given is not None
+
     def close(self) -> None:
         """Take no more."""
         self._is_open = False
@@ -87,6 +93,18 @@ class TrustedSet:
         kept = KeptHistories(numbers, lengths, np.zeros(len(lengths), np.int64))
         items = kept.numbers[:, :, 0]
         return kept.only(((items[:, 1:] != items[:, :-1]) & (items[:, 1:] != UNKNOWN)).any(axis=1))
+
+    def state(self, length: int) -> TrustedState | None:
+        """Return the sample, of histories of `length` steps at most; None where the operator gave them: they are read anew."""
+        if self._given is not None:
+            return None
+        kept = joined(self._kept) if self._kept else KeptHistories(*_none(length))
+        return TrustedState(kept, self._offered, self._is_open)
+
+    def restore(self, state: TrustedState) -> None:
+        """Go on from a sample."""
+        self._kept = [state.kept.only(np.array([place])) for place in range(len(state.kept))]
+        self._offered, self._is_open = state.offered, state.is_open
 
 
 def _none(length: int) -> tuple[Numbers, Numbers, Numbers]:

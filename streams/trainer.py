@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from headrace.features.online_store import FEATURE_SERVICE, OnlineStore
-from headrace.online_model.fine_tuning import FineTuner, Round, TuningPlan
+from headrace.online_model.fine_tuning import Round, TuningPlan
+from headrace.online_model.gate_state import BadGateState
+from headrace.online_model.resumable_tuner import ResumableTuner
 from headrace.online_model.trusted_set import TrustedSet
 from headrace.online_model.weights import NO_WEIGHTS, BadUpdate, ModelCopy, chained_sha256, snapshot_payload
 from headrace.schemas import ModelUpdate
@@ -16,6 +18,7 @@ from headrace.schemas.wire import now_ms
 from headrace.streams import metrics, tracing
 from headrace.streams.drift_actions import DriftActions, falling_back
 from headrace.streams.drift_watch import DriftWatch, Watching
+from headrace.streams.gate_store import GateResumption, GateStore
 from headrace.streams.learning_base import LearningBase
 from headrace.streams.lifetime import collect_garbage_seldom
 from headrace.streams.memory_reactions import MemoryReactionPublisher
@@ -42,6 +45,8 @@ RESTS = 3.0
 EVENTS_PER_STEP = 256
 MOST_STEPS = 8
 RESUME_TIMEOUT_S = 20.0
+# How many versions may lie between what the gate remembers and the newest weights.
+MOST_SINCE = 2 * SNAPSHOT_EVERY
 
 
 class Trainer:
@@ -50,7 +55,7 @@ class Trainer:
     Which events are in the weights is part of the weights: each update carries the offsets learned so far. After a crash
     the events behind them come again, and those that were learned before are known and passed over. After a rollback learning
     goes on from the stable weights, with what comes then: what the withdrawn versions had learned, and what was kept to be
-    replayed, is dropped.
+    replayed, is dropped. What the gate remembers is kept in the weight store with each snapshot and at the end.
     """
 
     def __init__(
@@ -74,8 +79,12 @@ class Trainer:
         self._base = LearningBase(bootstrap, COMPONENT, access)
         stable = StableWeights(bootstrap, f"{COMPONENT}-promoted", access.store, access.trusted)
         self._promoted = PromotedSnapshots(self._publisher, stable, store=access.store) if access.store is not None else None
-        live, newest = resume(bootstrap, self._base.withdraws, access)
-        self._tuner = self._new_tuner(live)
+        self._gates = GateStore(access.store, access.key()) if access.store is not None else None
+        kept = self._gates.newest() if self._gates is not None else None
+        gate = GateResumption(*kept) if kept is not None else None
+        live, newest = resume(bootstrap, self._base.withdraws, access, gate)
+        self._tuner = self._resumed(live, gate) or self._new_tuner(live)
+        self._gate_kept = live.sha256
         # Of the round in hand, where it learns from a followed event.
         self._trace: str | None = None
         # Live weights of a higher version than any manifest come from the store; another chain begins with them, and no number twice.
@@ -118,6 +127,7 @@ class Trainer:
                 if self._clock() - examples[-1].published_ms > BEHIND_MS:
                     # The agents share our processor: rest, or they would fall ever further behind what is published.
                     stop.wait(RESTS * (time.monotonic() - started_s))
+        self._keep_gate()
         self.drift.close()
 
     def learn(self, trigger: Trigger, examples: Sequence[Example]) -> None:
@@ -149,9 +159,34 @@ class Trainer:
             self.drift.learned(newest, learned)
         self._buffer.release(examples)
 
-    def _new_tuner(self, live: ModelCopy) -> FineTuner:
+    def _new_tuner(self, live: ModelCopy) -> ResumableTuner:
         trusted = TrustedSet.load(self._trusted_set) if self._trusted_set is not None else None
-        return FineTuner(live, TuningPlan(round_limit_s=ROUND_LIMIT_S), trusted=trusted)
+        return ResumableTuner(live, TuningPlan(round_limit_s=ROUND_LIMIT_S), trusted=trusted)
+
+    def _resumed(self, live: ModelCopy, gate: GateResumption | None) -> ResumableTuner | None:
+        """Return a tuner whose gate goes on where the last one was; None where nothing is kept that belongs to these weights."""
+        if gate is None or not gate.is_met:
+            return None
+        tuner = self._new_tuner(live)
+        try:
+            tuner.restore(gate.state, gate.since)
+        except BadGateState as error:
+            log.warning("what the gate remembered cannot be used; it starts anew", extra={"reason": str(error)})
+            return None
+        log.info("the gate goes on", extra={"version": gate.version, "live": live.version})
+        return tuner
+
+    def _keep_gate(self) -> None:
+        """Keep what the gate remembers with the live weights, unless it is kept."""
+        live = self._tuner.live
+        if self._gates is None or live.sha256 == self._gate_kept:
+            return
+        try:
+            self._gates.put(self._tuner.state(), live.version, live.sha256, self._clock())
+            self._gate_kept = live.sha256
+        except OSError as error:
+            metrics.STORE_FAILURES.inc()
+            log.warning("what the gate remembers could not be kept", extra={"version": live.version, "reason": str(error)})
 
     def _follow_releases(self) -> None:
         """Go on from the stable weights where there was a rollback."""
@@ -225,6 +260,8 @@ class Trainer:
             self._newest_version += 1
             live.version = self._newest_version
             live.sha256 = chained_sha256(NO_WEIGHTS, hashlib.sha256(payload).hexdigest())
+        # Ahead of the snapshot: whoever takes up the chain begins with the newest of these, and must meet the state on the way.
+        self._keep_gate()
         self._send("snapshot", payload, live.version, live.sha256, trigger, [], None)
 
     def _send(
@@ -265,23 +302,41 @@ class Trainer:
 
 
 def resume(
-    bootstrap: str, withdraws: Callable[[int], bool] = lambda version: False, access: ModelAccess | None = None
+    bootstrap: str,
+    withdraws: Callable[[int], bool] = lambda version: False,
+    access: ModelAccess | None = None,
+    gate: GateResumption | None = None,
 ) -> tuple[ModelCopy, ModelUpdate | None]:
     """Return the newest weights that can be had, new ones of version 0 where there are none, and the newest manifest seen.
 
-    What `withdraws` names is left out.
+    What `withdraws` names is left out. The way goes by the weights that a `gate` belongs to where these are not far behind.
     """
+    access = access or ModelAccess()
+    if gate is not None:
+        copy, newest = _follow(bootstrap, withdraws, access, gate)
+        if newest is not None and gate.is_met and (copy.version, copy.sha256) == (newest.version, newest.weights_sha256):
+            return copy, newest
+    return _follow(bootstrap, withdraws, access, None)
+
+
+def _follow(
+    bootstrap: str, withdraws: Callable[[int], bool], access: ModelAccess, gate: GateResumption | None
+) -> tuple[ModelCopy, ModelUpdate | None]:
     copy = ModelCopy()
 
     def take(update: ModelUpdate, payload: bytes) -> None:
         if withdraws(update.version):
             raise BadUpdate(f"version {update.version} was withdrawn by a rollback")
-        copy.apply(update, payload)
+        if gate is not None:
+            gate.take(copy, update, payload)
+        else:
+            copy.apply(update, payload)
 
-    access = access or ModelAccess()
-    follower = WeightsFollower(bootstrap, f"{COMPONENT}-resume", take, trusted=access.trusted, store=access.store)
+    begin = gate.version if gate is not None else None
+    follower = WeightsFollower(bootstrap, f"{COMPONENT}-resume", take, from_version=begin, trusted=access.trusted, store=access.store)
+    newest = follower.newest
     deadline = time.monotonic() + RESUME_TIMEOUT_S
-    while not follower.caught_up.is_set():
+    while not follower.caught_up.is_set() and (gate is None or newest is None or newest.version <= gate.version + MOST_SINCE):
         if time.monotonic() > deadline:
             log.warning("the chain of weights is not whole", extra={"taken_up": copy.version})
             break
