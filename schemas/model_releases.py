@@ -55,11 +55,15 @@ class VersionOutcome(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     squared_ranks: float = 0.0
 
 
-class ReleaseOutcomes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one recommender has seen of the versions' lists since its last message."""
+class ReleaseOutcomes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What one recommender or gateway has seen of the versions' lists since its last message.
+
+    `key_id` names the key whose ed25519 signature of the record's value stands in the header `ed25519`.
+    """
 
     model: Id
     instance: Id
     started_ms: TimeMs
     ended_ms: TimeMs
     versions: Annotated[list[VersionOutcome], Meta(max_length=1000)]
+    key_id: Id | None = None

@@ -23,7 +23,7 @@ from msgspec import Struct
 from headrace.schemas.events import GUEST_PREFIX, Event
 
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 3
+SCHEMA_MINOR = 4
 MAX_FUTURE_MS = 5 * 60 * 1000
 
 Headers = list[tuple[str, str | bytes | None]]

@@ -19,6 +19,7 @@ from headrace.streams.memory_follower import MemoryFollower
 from headrace.streams.model_access import ModelAccess
 from headrace.streams.outcome_reports import OutcomeReports
 from headrace.streams.publisher import EventPublisher, UndeliveredEvents
+from headrace.streams.signing import KeyProblem, SigningKey
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class GatewayParts:
         self.bootstrap = bootstrap
         self.access = access or ModelAccess()
         self.live = LiveScorer(bootstrap, COMPONENT, device, trusted=self.access.trusted, store=self.access.store)
-        self.reports = OutcomeReports(bootstrap, COMPONENT)
+        self.reports = OutcomeReports(bootstrap, COMPONENT, signing=_signing_key(self.access))
         self.memories = MemoryFollower(bootstrap, f"{COMPONENT}-memories", self.live.ranker, self.live.reactions.memories_read)
         self.publisher = EventPublisher(bootstrap, source=COMPONENT)
         self._redis = connect(redis_url, REDIS_TIMEOUT_S)
@@ -116,3 +117,12 @@ class GatewayParts:
         except redis.RedisError as error:
             return [f"Redis does not answer, so shoppers are answered without their histories: {error}"]
         return []
+
+
+def _signing_key(access: ModelAccess) -> SigningKey | None:
+    """Return the key by which the gateway signs what it reports; None where it has none, without which it answers all the same."""
+    try:
+        return access.key()
+    except KeyProblem as error:
+        log.warning("clicks on this gateway's lists are reported unsigned, and do not count", extra={"reason": str(error)})
+        return None

@@ -17,7 +17,7 @@ from mode import Service
 from headrace.features.online_store import OnlineStore, connect
 from headrace.features.place import Place
 from headrace.features.user_row import entries_of
-from headrace.schemas import Click, Event, InvalidMessage, Purchase, ReleaseOutcomes, check_event, decode, shopper_id
+from headrace.schemas import Click, Event, InvalidMessage, Purchase, check_event, decode, shopper_id
 from headrace.schemas.topics import CLICKS, PURCHASES, RELEASE_OUTCOMES
 from headrace.schemas.wire import header, now_ms
 from headrace.streams import metrics, tracing
@@ -25,6 +25,7 @@ from headrace.streams.drift_watch import Watching
 from headrace.streams.gathered_records import GatheringTransport
 from headrace.streams.live_scorer import use_one_thread
 from headrace.streams.model_access import ModelAccess
+from headrace.streams.outcome_reports import OutcomeReader
 from headrace.streams.service_signals import ServiceSignals
 from headrace.streams.trainer import COMPONENT, Trainer
 from headrace.streams.training_buffer import Example, ExampleBuffer
@@ -106,7 +107,9 @@ def create_app(
     for topic, kind in ((CLICKS, Click), (PURCHASES, Purchase)):
         source = app.topic(topic.name, key_serializer="raw", value_serializer="raw", internal=False)
         app.agent(source)(collect(kind))
-    app.agent(app.topic(RELEASE_OUTCOMES.name, key_serializer="raw", value_serializer="raw", internal=False))(_outcomes_agent(trainer))
+    app.agent(app.topic(RELEASE_OUTCOMES.name, key_serializer="raw", value_serializer="raw", internal=False))(
+        _outcomes_agent(trainer, OutcomeReader(access.trusted if access is not None else None))
+    )
     return app
 
 
@@ -161,14 +164,12 @@ def _train(bootstrap: str, trainer: Trainer, buffer: ExampleBuffer, stop: thread
         services.stop()
 
 
-def _outcomes_agent(trainer: Trainer) -> Callable[[Any], Any]:
+def _outcomes_agent(trainer: Trainer, reader: OutcomeReader) -> Callable[[Any], Any]:
     async def watch_outcomes(stream: Any) -> None:
         async for event in stream.events():
-            try:
-                trainer.drift.heard(decode(ReleaseOutcomes, event.value, _headers(event.message.headers)))
-            except InvalidMessage as error:
-                metrics.UNREADABLE.labels(COMPONENT).inc()
-                log.warning("outcomes passed over", extra={"offset": event.message.offset, "reason": str(error)})
+            outcomes = reader.read(event.value, _headers(event.message.headers), event.message.offset)
+            if outcomes is not None:
+                trainer.drift.heard(outcomes)
 
     return watch_outcomes
 

@@ -61,6 +61,7 @@ MODEL_VERSION = Gauge("headrace_model_version", "The version of the weights that
 SWAPS = Counter("headrace_weight_swaps", "Weights swapped in")
 SWAPS_REFUSED = Counter("headrace_weight_updates_refused", "Updates that were not taken in, or not when they came", ["reason"])
 STORE_FAILURES = Counter("headrace_weight_store_failures", "Snapshots that could not be put into the weight store")
+OUTCOMES_REFUSED = Counter("headrace_release_outcomes_refused", "Reports on release-outcomes that do not count", ["reason"])
 RELEASES_SKIPPED = Counter("headrace_releases_skipped", "Decisions on model-releases that do not count", ["reason"])
 STABLE_VERSION = Gauge("headrace_stable_version", "The version that answers whoever is not on trial")
 LANE_ANSWERS = Counter("headrace_lane_answers", "Lists made by either lane of weights", ["lane"])

@@ -13,6 +13,7 @@ from headrace.schemas.model_releases import Lane
 from headrace.schemas.model_updates import MODEL
 from headrace.schemas.topics import MODEL_UPDATES, RELEASE_OUTCOMES, Topic
 from headrace.streams import kafka
+from headrace.streams.outcome_reports import OutcomeReader
 from headrace.streams.release_log import ReleaseLog
 from headrace.streams.signing import TrustedKeys
 
@@ -75,7 +76,12 @@ def read_models(bootstrap: str, trusted: TrustedKeys | None = None) -> ModelList
     releases = ReleaseLog(bootstrap, "model-list", trusted)
     releases.close()
     updates = [update for record in _newest(bootstrap, MODEL_UPDATES, UPDATES_READ) if (update := _read(ModelUpdate, record))]
-    outcomes = [seen for record in _newest(bootstrap, RELEASE_OUTCOMES, OUTCOMES_READ) if (seen := _read(ReleaseOutcomes, record))]
+    # Whoever follows the topic for its own sake tells of what does not count.
+    reader = OutcomeReader(trusted, quiet=True)
+    reports = (
+        reader.read(record.value(), record.headers(), record.offset()) for record in _newest(bootstrap, RELEASE_OUTCOMES, OUTCOMES_READ)
+    )
+    outcomes = [seen for seen in reports if seen is not None]
     return listed(updates, releases.state, releases.counted, outcomes)
 
 

@@ -67,7 +67,7 @@ class Recommender:
         self.live = LiveScorer(bootstrap, COMPONENT, device, trusted=trusted, store=store)
         self._ranking = RankingPublisher(bootstrap, COMPONENT, instance or COMPONENT, signing)
         self._ranking_due_s = time.monotonic() + PUBLISH_EVERY_S
-        self.reports = OutcomeReports(bootstrap, instance or COMPONENT, clock)
+        self.reports = OutcomeReports(bootstrap, instance or COMPONENT, clock, signing=signing)
         self._clock = clock
         self._producer = kafka.producer(bootstrap, COMPONENT)
         self._dead_letters = DeadLetters(self._producer, COMPONENT)

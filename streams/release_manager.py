@@ -12,11 +12,12 @@ from collections.abc import Callable
 from confluent_kafka import KafkaException, Message, TopicPartition
 
 from headrace.online_model.release_policy import Decision, ReleasePolicy, ReleaseRules
-from headrace.schemas import DriftAlert, InvalidMessage, ModelRelease, ModelUpdate, ReleaseOutcomes, decode, encode
+from headrace.schemas import DriftAlert, InvalidMessage, ModelRelease, ModelUpdate, ReleaseOutcomes, encode
 from headrace.schemas.model_updates import MODEL
 from headrace.schemas.topics import DRIFT_ALERTS, MODEL_UPDATES, RELEASE_OUTCOMES
 from headrace.schemas.wire import headers, now_ms
 from headrace.streams import kafka, metrics
+from headrace.streams.outcome_reports import OutcomeReader
 from headrace.streams.release_log import ReleaseLog, ReleasePublisher, ReleaseVoid, publish_and_wait
 from headrace.streams.signed_records import open_record
 from headrace.streams.signing import Forged, SigningKey, TrustedKeys
@@ -42,6 +43,7 @@ class ReleaseManager:
         self.policy = ReleasePolicy(rules)
         self._clock = clock
         self._trusted = trusted
+        self._outcomes = OutcomeReader(trusted)
         self._publisher = ReleasePublisher(bootstrap, COMPONENT, key)
         self._alerts = kafka.producer(bootstrap, f"{COMPONENT}-alerts")
         self._log = ReleaseLog(bootstrap, COMPONENT, trusted)
@@ -90,11 +92,8 @@ class ReleaseManager:
             if (update := self._update(record)) is not None:
                 self.policy.saw_update(update)
             return
-        try:
-            outcomes = decode(ReleaseOutcomes, record.value(), record.headers())
-        except InvalidMessage as error:
-            metrics.UNREADABLE.labels(COMPONENT).inc()
-            log.warning("outcomes passed over", extra={"offset": record.offset(), "reason": str(error)})
+        outcomes = self._outcomes.read(record.value(), record.headers(), record.offset())
+        if outcomes is None:
             return
         if self._caught_up:
             self.policy.saw_outcomes(outcomes)

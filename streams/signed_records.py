@@ -1,4 +1,4 @@
-"""Records that count only with a signature: manifests, decisions, ranking weights and reactions, as they are written and as they are read.
+"""Records that count only with a signature: manifests, decisions, outcomes, ranking weights and reactions, as they are written and read.
 
 The message names its key (`key_id`), and the header `ed25519` holds the signature over the exact bytes of the value (`signing`).
 """
@@ -7,11 +7,11 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from headrace.schemas import MemoryReaction, ModelRelease, ModelUpdate, RankingWeights, decode, encode
+from headrace.schemas import MemoryReaction, ModelRelease, ModelUpdate, RankingWeights, ReleaseOutcomes, decode, encode
 from headrace.schemas.wire import AnyHeaders, Headers, header
 from headrace.streams.signing import SIGNATURE_HEADER, SigningKey, TrustedKeys
 
-Signed = TypeVar("Signed", ModelUpdate, ModelRelease, RankingWeights, MemoryReaction)
+Signed = TypeVar("Signed", ModelUpdate, ModelRelease, ReleaseOutcomes, RankingWeights, MemoryReaction)
 
 
 def sign(message: Signed, key: SigningKey | None) -> tuple[Signed, bytes, bytes | None]:
@@ -36,7 +36,7 @@ def open_record(kind: type[Signed], value: bytes | None, tags: AnyHeaders, trust
 
 
 def require_signature(
-    message: ModelUpdate | ModelRelease | RankingWeights | MemoryReaction,
+    message: ModelUpdate | ModelRelease | ReleaseOutcomes | RankingWeights | MemoryReaction,
     value: bytes | None,
     tags: AnyHeaders,
     trusted: TrustedKeys | None,

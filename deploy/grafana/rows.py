@@ -221,6 +221,7 @@ ROWS = [
                 [
                     ("sum by (action) (increase(headrace_releases_total[5m]))", "{{action}}"),
                     ("sum by (reason) (increase(headrace_releases_skipped_total[5m]))", "does not count: {{reason}}"),
+                    ("sum by (reason) (increase(headrace_release_outcomes_refused_total[5m]))", "outcomes that do not count: {{reason}}"),
                 ],
             ),
         ],

@@ -155,7 +155,7 @@ class Dashboard:
             return
         try:
             message = decode(kind, record.value(), record.headers())
-            if isinstance(message, ModelUpdate | ModelRelease):
+            if isinstance(message, ModelUpdate | ModelRelease | ReleaseOutcomes):
                 require_signature(message, record.value(), record.headers(), self._trusted)
         except (InvalidMessage, Forged) as error:
             log.warning("record passed over", extra={"topic": topic, "offset": record.offset(), "reason": str(error)})

@@ -24,7 +24,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 ONE_SHOT = {"topics", "keys"}
 # Those who sign what scorers are told.
-SIGNERS = {"keys", "learner", "recommender", "release-manager"}
+SIGNERS = {"gateway", "keys", "learner", "recommender", "release-manager"}
 # Who puts snapshots there, or takes old ones away.
 STORE_WRITERS = {"learner", "release-manager"}
 COMMANDS: list[Sequence[str]] = [

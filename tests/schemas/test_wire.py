@@ -172,6 +172,7 @@ MESSAGES: list[Struct] = [
         started_ms=NOW_MS - 1000,
         ended_ms=NOW_MS,
         versions=[VersionOutcome(version=5, lane="trial", answered=10, hits=4, reciprocal_ranks=2.5, clicks=1)],
+        key_id="ab12",
     ),
     DriftAlert(
         alert_id="alert-1",
