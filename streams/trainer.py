@@ -109,6 +109,7 @@ class Trainer:
             # Nothing is there yet, or the newest weights cannot be read any more: a new chain begins here.
             self._tuner.live.version = 0
             self._publish_snapshot("start")
+            self._whole = True
         metrics.MODEL_VERSION.set(self._tuner.live.version)
         collect_garbage_seldom()
         ready.set()

@@ -1,6 +1,7 @@
 """What the gate remembers, in a real weight store and on a real Kafka: it is there after a restart, and nobody else can write it."""
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import pytest
 from headrace.features.online_store import OnlineStore, connect
 from headrace.online_model.resumable_tuner import ResumableTuner
 from headrace.online_model.weights import ModelCopy
-from headrace.schemas import HistoryEntry
+from headrace.schemas import HistoryEntry, ModelRelease
+from headrace.schemas.model_releases import Action
+from headrace.schemas.model_updates import MODEL
 from headrace.streams.gate_store import FOLDER, GateStore
 from headrace.streams.model_access import ModelAccess
+from headrace.streams.release_log import ReleaseLog, ReleasePublisher, publish_and_wait
 from headrace.streams.signing import SigningKey, TrustedKeys
 from headrace.streams.trainer import SNAPSHOT_EVERY, Trainer
 from headrace.streams.training_buffer import Example, ExampleBuffer
@@ -124,6 +128,7 @@ def test_after_an_orderly_end_the_gate_goes_on_where_it_was(fresh_topics: str, r
     learn_until(first, 9, 0)
     end(first)
     second = trainer(fresh_topics, rows, access)
+    assert second._tuner.live.version == 9
     assert remembered(second) == remembered(first)
     assert second._tuner.live.sha256 == first._tuner.live.sha256
 
@@ -164,3 +169,40 @@ def test_a_state_far_behind_the_newest_weights_is_passed_over(fresh_topics: str,
     second = trainer(fresh_topics, rows, access)
     assert second._tuner.live.sha256 == first._tuner.live.sha256
     assert remembered(second) == (0, [], [0, 0], 0)
+
+
+def release(kafka: str, access: ModelAccess, action: Action, version: int, sha256: str, withdrawn_to: int = 0) -> None:
+    key = access.key()
+    assert key is not None
+    log = ReleaseLog(kafka, "test", access.trusted)
+    sequence = log.state.newest.sequence + 1 if log.state.newest else 1
+    made = ModelRelease(
+        model=MODEL, sequence=sequence, action=action, stable_version=version, stable_sha256=sha256, withdrawn_to=withdrawn_to,
+        trial_share=0.5, reason="test", decided_by="test", decided_ms=1, key_id=key.key_id,
+    )  # fmt: skip
+    publish_and_wait(log, ReleasePublisher(kafka, "test", key), made)
+    log.close()
+
+
+def test_after_a_rollback_the_gate_of_the_new_branch_is_gone_on_from(fresh_topics: str, rows: OnlineStore, tmp_path: Path) -> None:
+    access = access_in(tmp_path)
+    first = trainer(fresh_topics, rows, access)
+    stable = first._tuner.live.version, first._tuner.live.sha256
+    next_event = learn_until(first, 5, 0)
+    end(first)
+    release(fresh_topics, access, "start", *stable)
+    release(fresh_topics, access, "rollback", *stable, withdrawn_to=5)
+    deadline = time.monotonic() + 20.0
+    while first._tuner.live.version != stable[0]:
+        assert time.monotonic() < deadline
+        first._follow_releases()
+    next_event = learn_until(first, 8, next_event)
+    assert remembered(first)[3] == 3
+    # Nobody has ended it: the state was kept when learning began again, at the stable version.
+    second = trainer(fresh_topics, rows, access)
+    assert second._tuner.live.sha256 == first._tuner.live.sha256
+    assert (remembered(second)[0], remembered(second)[3]) == (0, 3)
+    learn_until(second, 10, next_event)
+    end(second)
+    third = trainer(fresh_topics, rows, access)
+    assert remembered(third) == remembered(second)
