@@ -20,6 +20,7 @@ from headrace.deploy.bench.learned_rounds import History, LearnedRound, learned_
 from headrace.deploy.bench.planted_updates import PlantedTuner
 from headrace.deploy.bench.progress import Progress
 from headrace.online_model.fine_tuning import TuningPlan
+from headrace.online_model.gate_state import decode_state, encode_state
 from headrace.online_model.judgement import GatePlan
 from headrace.online_model.surges import SurgePlan
 from headrace.online_model.weights import ModelCopy
@@ -35,7 +36,10 @@ PANEL = 512
 
 @dataclass(frozen=True)
 class Options:
-    """`each` bad updates of each kind are planted, after `warm_up` honest rounds; `control_every`-th campaigns also run unguarded."""
+    """`each` bad updates of each kind are planted, after `warm_up` honest rounds.
+
+    At each `control_every`-th campaigns also run unguarded, and the tuner is tried as it is after a restart.
+    """
 
     each: int = 100
     warm_up: int = 60
@@ -104,6 +108,9 @@ class _Run:
         self._refused: Counter[str] = Counter()
         self._plain_refused = 0
         self._honest = 0
+        self._restarts = 0
+        self._honest_after_restart = 0
+        self._published_after_restart: Counter[str] = Counter()
         self._gate_ms: list[float] = []
         self._round_ms: list[float] = []
         self._campaigns: dict[str, list[Campaign]] = {name: [] for name in ("honest", *SHARES, *(f"unguarded_{name}" for name in SHARES))}
@@ -114,6 +121,8 @@ class _Run:
             self._progress.begin(f"round {number}")
             if number >= options.warm_up:
                 self._plant(one)
+                if self._is_control(number):
+                    self._restart(one)
                 self._campaign(number)
             self._learn(one)
             self._held_out.extend(one.held_out.values())
@@ -125,6 +134,11 @@ class _Run:
             "honest_pass_rate": 1.0 - sum(self._refused.values()) / self._honest,
             "honest_rounds": self._honest,
             "honest_refused_by": dict(self._refused),
+            "after_restart": {
+                "restarts": self._restarts,
+                "honest_passed": self._honest_after_restart,
+                "published_bad": {kind: self._published_after_restart[kind] for kind in KINDS},
+            },
             **{f"exposure_ratio_{name}": growth(shares[name])["all"] for name in SHARES},
             "exposure": {name: growth(campaigns) for name, campaigns in shares.items() if campaigns},
             "campaigns": {name: len(campaigns) for name, campaigns in shares.items()},
@@ -150,13 +164,30 @@ class _Run:
             self._plain_published[kind] += tuner.plain_passes
             self._caught_by[kind][learned.verdict.check or "nothing"] += 1
 
+    def _restart(self, one: LearnedRound) -> None:
+        """Try each kind of bad update, and the honest one, on tuners of new processes that go on from what the gate has kept."""
+        self._restarts += 1
+        words, arrays = encode_state(self._tuner.state())
+        for kind in (*KINDS, ""):
+            tuner = PlantedTuner(copy.deepcopy(self._tuner.live), self._tuner.plan, self._options.seed)
+            tuner.restore(decode_state(words, arrays))
+            tuner.plant(kind, self._dice)
+            passed = tuner.run(one.histories, shoppers=one.shoppers, fresh=one.fresh).verdict.passed
+            if kind:
+                self._published_after_restart[kind] += passed
+            else:
+                self._honest_after_restart += passed
+
+    def _is_control(self, number: int) -> bool:
+        return (number - self._options.warm_up) % self._options.control_every == 0
+
     def _campaign(self, number: int) -> None:
         panel = list(self._held_out)
         drawn = targets(self._tuner.live, panel, 1, self._dice)
         if not drawn:
             return
         ahead = self._rounds[number : number + LOOKS[-1]]
-        is_control = (number - self._options.warm_up) % self._options.control_every == 0
+        is_control = self._is_control(number)
         for name, share in SHARES.items():
             self._progress.tell(f"fake clicks, {share:.0%}")
             self._campaigns[name].append(run_campaign(self._tuner, ahead, share, drawn[0], panel, self._dice))
@@ -184,6 +215,9 @@ class _Run:
 def verdicts(found: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     """Return each figure with its goal and whether that is met."""
     rows = [(f"published_bad {kind}", str(count), "0", count == 0) for kind, count in found["published_bad"].items()]
+    again = found["after_restart"]
+    bad = sum(again["published_bad"].values())
+    rows.append(("published_bad after a restart", str(bad), "0", bad == 0))
     rate, ratio = found["honest_pass_rate"], found["exposure_ratio_5pct"]
     rows.append(("honest_pass_rate", f"{rate:.4f}", ">= 0.98", rate >= 0.98))
     rows.append(("exposure_ratio_5pct", f"{ratio:.2f}", "<= 1.5", ratio <= 1.5))

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headrace.online_model.fine_tuning import FineTuner
 from headrace.online_model.gate import Candidate, Verdict
 from headrace.online_model.history_ring import KeptHistories, Mask
+from headrace.online_model.resumable_tuner import ResumableTuner
 from headrace.online_model.tuning_loss import last_news_losses
 from headrace.online_model.weight_checks import is_finite
 
@@ -23,7 +23,7 @@ RATE_SCALE = 1000.0
 PLAIN_STANDARD_ERRORS = 1.645
 
 
-class PlantedTuner(FineTuner):
+class PlantedTuner(ResumableTuner):
     """Learns as usual until `plant` tells it what to do with its next round.
 
     `plain_passes` says afterwards whether a plain gate, a paired one-sided test at 5% on the held-back events, would have let the
