@@ -248,10 +248,14 @@ class Demo:
 
 
 def events_of(options: DemoOptions) -> Iterable[Event]:
-    """Return the events that a demo publishes; those of the simulator change their taste half-way."""
+    """Return the events that a demo publishes; those of the simulator change their taste half-way.
+
+    Where there may be data of an earlier demo, the simulator's are others each time: the same ones would count as sent twice.
+    """
     if options.data is not None:
         return open_events(options.data, seed=SEED)
-    return simulate(SEED, drift_at=int(options.used_rate * (options.used_seconds or 0) / 2) or None)
+    seed = SEED if options.is_fresh else time.time_ns()
+    return simulate(seed, drift_at=int(options.used_rate * (options.used_seconds or 0) / 2) or None)
 
 
 def expected_events(options: DemoOptions) -> int | None:

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from headrace.deploy.demo import DemoOptions, events_of
 from headrace.deploy.demo_command import BadKill, parse_kill
 from headrace.streams.readers import count_events
 
@@ -75,6 +77,15 @@ def test_an_interrupt_ends_the_replay_counts_what_was_published_and_leaves_no_pr
     report = json.loads(out.read_text())
     assert report["events_counted"] == report["events_published"] > 0
     assert report["events_lost"] == report["events_double"] == 0
+
+
+def test_a_demo_that_goes_on_with_kept_data_does_not_send_the_same_events_again() -> None:
+    fresh, again, kept, later = (
+        {event.event_id for event in islice(events_of(DemoOptions(keep=keep)), 100)} for keep in (False, False, True, True)
+    )
+    assert fresh == again
+    assert not fresh & kept
+    assert not kept & later
 
 
 def test_a_kill_is_a_part_and_a_time() -> None:
