@@ -1,6 +1,8 @@
 """After a rollback the learner goes on from the stable weights, in the middle of its work and after a restart."""
 
+import hashlib
 import threading
+import time
 
 import pytest
 from weights_chain import MODEL
@@ -72,8 +74,17 @@ def learn_until(made: Trainer, version: int, first: int) -> int:
     return first
 
 
-def weights(copy: ModelCopy) -> tuple[int, str, bytes]:
-    return copy.version, copy.sha256, snapshot_payload(copy)
+def hear(made: Trainer, decisions: int) -> None:
+    """Let it read so many decisions, the newest of which is still to be followed."""
+    deadline = time.monotonic() + 60.0
+    while len(made._base._log.counted) < decisions:
+        made._base._log.poll(0.5)
+        assert time.monotonic() < deadline
+    made._base._decisions = decisions - 1
+
+
+def weights(copy: ModelCopy) -> tuple[int, str, str]:
+    return copy.version, copy.sha256, hashlib.sha256(snapshot_payload(copy)).hexdigest()
 
 
 def test_a_rollback_in_the_middle_sets_learning_back_to_the_stable_weights(fresh_topics: str, store: OnlineStore) -> None:
@@ -84,8 +95,7 @@ def test_a_rollback_in_the_middle_sets_learning_back_to_the_stable_weights(fresh
     place = learn_until(made, 3, 0)
     # The learner has published one version more than the decision knows of.
     release(fresh_topics, "rollback", *stable, withdrawn_to=2)
-    made._base._log.poll(5.0)
-    made._base._decisions = 1
+    hear(made, 2)
     made.learn("count", examples(place))
     last = [link for link in versions(fresh_topics) if link[0] == "delta"][-1]
     assert weights(StableWeights(fresh_topics, "test").load(*stable)[0]) == first_weights  # type: ignore[index]
@@ -131,8 +141,7 @@ def test_an_operator_may_go_back_to_an_older_version_that_was_published_whole(fr
     place = learn_until(made, 4, place)
     decided = operator.rollback("it was not", to=1)
     assert (decided.stable_version, decided.withdrawn_to) == (1, 4)
-    made._base._log.poll(5.0)
-    made._base._decisions = 2
+    hear(made, 3)
     made._follow_releases()
     assert weights(made._tuner.live) == first
     learn_until(made, 5, place)
