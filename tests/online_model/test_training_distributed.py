@@ -49,7 +49,11 @@ def test_two_processes_end_with_equal_weights_near_those_of_one(whole: Path) -> 
     alone = FullTraining(walks(), PLAN, STILL).run()
     assert losses == pytest.approx([point.loss for point in alone.curve], abs=1e-3)
     for name, parameter in alone.copy.model.named_parameters():
-        assert (first[name] - parameter).abs().max() < 5e-3, name
+        difference = (first[name] - parameter).abs()
+        if name.endswith("query_key_value.bias"):
+            # A bias of the keys changes no attention: its gradient is rounding alone, which Adam makes whole steps of.
+            difference.chunk(3)[1].zero_()
+        assert difference.max() < 5e-3, name
 
 
 def test_two_processes_go_on_from_their_checkpoint_to_the_last_bit(whole: Path, tmp_path: Path) -> None:
