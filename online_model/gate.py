@@ -169,9 +169,7 @@ class Gate:
         if since is not None and since.updates:
             for touched, reused in since.updates:
                 self.anchor.accepted(touched, reused)
-            self._catch_up(
-                live, torch.unique(torch.cat([rows for rows, _ in since.updates])), [row for _, rows in since.updates for row in rows]
-            )
+            self._catch_up(live, torch.unique(torch.cat([rows for rows, _ in since.updates])), since.reused)
         if state.anchor is None:
             self._begin_window(live)
 

@@ -175,6 +175,11 @@ class Since:
     model: "NextItemTransformer"
     updates: "list[tuple[Tensor, list[int]]]"
 
+    @property
+    def reused(self) -> list[int]:
+        """The rows that were given to other items, in all updates."""
+        return [row for _, rows in self.updates for row in rows]
+
 
 def sparse(values: NDArray[Any], floor: float = 0.0) -> SparseRows:
     """Return numbers by row, (capacity,), as those that are not `floor`."""

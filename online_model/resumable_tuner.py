@@ -30,7 +30,7 @@ class ResumableTuner(FineTuner):
 
     def restore(self, state: TunerState, since: Since | None = None) -> None:
         """Go on from a state; see `gate.Gate.restore`. Raises BadGateState, after which neither tuner nor trusted set may be used."""
-        reused = [row for _, rows in since.updates for row in rows] if since is not None else []
+        reused = since.reused if since is not None else []
         try:
             self._dense_optimizer.restore(state.dense_moments)
             self._item_optimizer.restore(state.row_moments)

@@ -1,24 +1,20 @@
 """What the gate remembers, in a real weight store and on a real Kafka: it is there after a restart, and nobody else can write it."""
 
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from ring_learning import end, learn_until, learner, release
 
 from headrace.features.online_store import OnlineStore, connect
 from headrace.online_model.resumable_tuner import ResumableTuner
 from headrace.online_model.weights import ModelCopy
-from headrace.schemas import HistoryEntry, ModelRelease
-from headrace.schemas.model_releases import Action
-from headrace.schemas.model_updates import MODEL
+from headrace.schemas import HistoryEntry
 from headrace.streams.gate_store import FOLDER, GateStore
 from headrace.streams.model_access import ModelAccess
-from headrace.streams.release_log import ReleaseLog, ReleasePublisher, publish_and_wait
 from headrace.streams.signing import SigningKey, TrustedKeys
 from headrace.streams.trainer import SNAPSHOT_EVERY, Trainer
-from headrace.streams.training_buffer import Example, ExampleBuffer
 from headrace.streams.weight_store import WeightStore
 
 
@@ -73,46 +69,11 @@ def rows(clean_redis: str) -> OnlineStore:
     return OnlineStore(connect(clean_redis))
 
 
-def examples(first: int, count: int = 40) -> list[Example]:
-    """Views by ten shoppers who go round the same ring of items."""
-    return [
-        Example(
-            f"shopper-{number % 10}",
-            (HistoryEntry(f"item-{(number // 10 + number) % 12}", "view", number),),
-            number,
-            number,
-            "clicks/0",
-            number,
-        )
-        for number in range(first, first + count)
-    ]
-
-
 def access_in(folder: Path) -> ModelAccess:
     """A key of its own, trusted, and a weight store."""
     SigningKey.create(folder / "keys")
     trusted = TrustedKeys(folder / "keys/trusted")
     return ModelAccess(trusted, WeightStore(folder / "weights", trusted), folder / "keys/signing.pem")
-
-
-def trainer(kafka: str, rows: OnlineStore, access: ModelAccess) -> Trainer:
-    """A learner that has published its first weights, or taken up those that are there."""
-    made = Trainer(kafka, rows, ExampleBuffer(lambda done: None), access=access)
-    end(made)
-    return made
-
-
-def end(made: Trainer) -> None:
-    stop = threading.Event()
-    stop.set()
-    made.run(stop, threading.Event())
-
-
-def learn_until(made: Trainer, version: int, first: int) -> int:
-    while made._newest_version < version:
-        made.learn("count", examples(first))
-        first += 40
-    return first
 
 
 def remembered(made: Trainer) -> tuple[int, Sequence[int], Sequence[int], int]:
@@ -124,10 +85,10 @@ def remembered(made: Trainer) -> tuple[int, Sequence[int], Sequence[int], int]:
 
 def test_after_an_orderly_end_the_gate_goes_on_where_it_was(fresh_topics: str, rows: OnlineStore, tmp_path: Path) -> None:
     access = access_in(tmp_path)
-    first = trainer(fresh_topics, rows, access)
+    first = learner(fresh_topics, rows, access)
     learn_until(first, 9, 0)
     end(first)
-    second = trainer(fresh_topics, rows, access)
+    second = learner(fresh_topics, rows, access)
     assert second._tuner.live.version == 9
     assert remembered(second) == remembered(first)
     assert second._tuner.live.sha256 == first._tuner.live.sha256
@@ -135,12 +96,12 @@ def test_after_an_orderly_end_the_gate_goes_on_where_it_was(fresh_topics: str, r
 
 def test_after_a_crash_the_gate_goes_on_from_the_last_snapshot(fresh_topics: str, rows: OnlineStore, tmp_path: Path) -> None:
     access = access_in(tmp_path)
-    first = trainer(fresh_topics, rows, access)
+    first = learner(fresh_topics, rows, access)
     next_event = learn_until(first, SNAPSHOT_EVERY, 0)
     rounds, _, _, age = remembered(first)
     learn_until(first, SNAPSHOT_EVERY + 5, next_event)
     # Nobody has ended it.
-    second = trainer(fresh_topics, rows, access)
+    second = learner(fresh_topics, rows, access)
     assert second._tuner.live.sha256 == first._tuner.live.sha256
     again = remembered(second)
     assert (again[0], again[3]) == (rounds, age + 5)
@@ -150,48 +111,35 @@ def test_after_a_crash_the_gate_goes_on_from_the_last_snapshot(fresh_topics: str
 def test_a_gate_without_a_store_or_with_a_damaged_state_begins_anew(fresh_topics: str, rows: OnlineStore, tmp_path: Path) -> None:
     access = access_in(tmp_path)
     assert access.store is not None
-    first = trainer(fresh_topics, rows, access)
+    first = learner(fresh_topics, rows, access)
     learn_until(first, 5, 0)
     end(first)
     for path in access.store.list(FOLDER):
         access.store.put_file(path, b"{}")
-    second = trainer(fresh_topics, rows, access)
+    second = learner(fresh_topics, rows, access)
     assert second._tuner.live.sha256 == first._tuner.live.sha256
     assert remembered(second) == (0, [], [0, 0], 0)
-    learn_until(second, 7, 10_000)
+    learn_until(second, 7, 10_000, most=14_000)
 
 
 def test_a_state_far_behind_the_newest_weights_is_passed_over(fresh_topics: str, rows: OnlineStore, tmp_path: Path) -> None:
     access = access_in(tmp_path)
-    first = trainer(fresh_topics, rows, access)
+    first = learner(fresh_topics, rows, access)
     first._gates = None
     learn_until(first, 2 * SNAPSHOT_EVERY + 3, 0)
-    second = trainer(fresh_topics, rows, access)
+    second = learner(fresh_topics, rows, access)
     assert second._tuner.live.sha256 == first._tuner.live.sha256
     assert remembered(second) == (0, [], [0, 0], 0)
 
 
-def release(kafka: str, access: ModelAccess, action: Action, version: int, sha256: str, withdrawn_to: int = 0) -> None:
-    key = access.key()
-    assert key is not None
-    log = ReleaseLog(kafka, "test", access.trusted)
-    sequence = log.state.newest.sequence + 1 if log.state.newest else 1
-    made = ModelRelease(
-        model=MODEL, sequence=sequence, action=action, stable_version=version, stable_sha256=sha256, withdrawn_to=withdrawn_to,
-        trial_share=0.5, reason="test", decided_by="test", decided_ms=1, key_id=key.key_id,
-    )  # fmt: skip
-    publish_and_wait(log, ReleasePublisher(kafka, "test", key), made)
-    log.close()
-
-
 def test_after_a_rollback_the_gate_of_the_new_branch_is_gone_on_from(fresh_topics: str, rows: OnlineStore, tmp_path: Path) -> None:
     access = access_in(tmp_path)
-    first = trainer(fresh_topics, rows, access)
+    first = learner(fresh_topics, rows, access)
     stable = first._tuner.live.version, first._tuner.live.sha256
     next_event = learn_until(first, 5, 0)
     end(first)
-    release(fresh_topics, access, "start", *stable)
-    release(fresh_topics, access, "rollback", *stable, withdrawn_to=5)
+    release(fresh_topics, "start", *stable, access=access)
+    release(fresh_topics, "rollback", *stable, withdrawn_to=5, access=access)
     deadline = time.monotonic() + 20.0
     while first._tuner.live.version != stable[0]:
         assert time.monotonic() < deadline
@@ -199,10 +147,10 @@ def test_after_a_rollback_the_gate_of_the_new_branch_is_gone_on_from(fresh_topic
     next_event = learn_until(first, 8, next_event)
     assert remembered(first)[3] == 3
     # Nobody has ended it: the state was kept when learning began again, at the stable version.
-    second = trainer(fresh_topics, rows, access)
+    second = learner(fresh_topics, rows, access)
     assert second._tuner.live.sha256 == first._tuner.live.sha256
     assert (remembered(second)[0], remembered(second)[3]) == (0, 3)
     learn_until(second, 10, next_event)
     end(second)
-    third = trainer(fresh_topics, rows, access)
+    third = learner(fresh_topics, rows, access)
     assert remembered(third) == remembered(second)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from counted import by_reason
 from msgspec.structs import replace
 
 from headrace.online_model.evidence import Column
@@ -72,12 +73,7 @@ def until(holds: Callable[[], bool], step: Callable[[], object] = lambda: time.s
 
 
 def refused() -> dict[str, float]:
-    return {
-        sample.labels["reason"]: sample.value
-        for family in metrics.MEMORY_REACTIONS_REFUSED.collect()
-        for sample in family.samples
-        if sample.name.endswith("_total")
-    }
+    return by_reason(metrics.MEMORY_REACTIONS_REFUSED)
 
 
 def reaction(episode: str, action: MemoryAction = "forget", decided_ms: int = 0, *, cut: bool = False) -> MemoryReaction:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from counted import by_reason
 from msgspec.structs import replace
 from weights_chain import MODEL, Chain
 
@@ -25,12 +26,7 @@ from headrace.streams.signing import SigningKey, TrustedKeys
 
 
 def refused() -> dict[str, float]:
-    return {
-        sample.labels["reason"]: sample.value
-        for family in metrics.OUTCOMES_REFUSED.collect()
-        for sample in family.samples
-        if sample.name.endswith("_total")
-    }
+    return by_reason(metrics.OUTCOMES_REFUSED)
 
 
 def newly_refused(before: dict[str, float]) -> dict[str, float]:

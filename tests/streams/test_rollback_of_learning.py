@@ -1,24 +1,21 @@
 """After a rollback the learner goes on from the stable weights, in the middle of its work and after a restart."""
 
 import hashlib
-import threading
 import time
 
 import pytest
-from weights_chain import MODEL
+from ring_learning import examples, learn_until, learner, release
 
 from headrace.features.online_store import OnlineStore, connect
 from headrace.online_model.release_state import folded
 from headrace.online_model.version_chain import VersionChain
 from headrace.online_model.weights import ModelCopy, snapshot_payload
-from headrace.schemas import HistoryEntry, ModelRelease, ModelUpdate
-from headrace.schemas.model_releases import Action
+from headrace.schemas import ModelUpdate
 from headrace.streams.manifests import read_manifests
-from headrace.streams.release_log import ReleaseLog, ReleasePublisher, publish_and_wait
+from headrace.streams.release_log import ReleaseLog
 from headrace.streams.release_requests import ReleaseRequests
 from headrace.streams.stable_weights import StableWeights
 from headrace.streams.trainer import Trainer, resume
-from headrace.streams.training_buffer import Example, ExampleBuffer
 
 
 @pytest.fixture
@@ -26,52 +23,8 @@ def store(clean_redis: str) -> OnlineStore:
     return OnlineStore(connect(clean_redis))
 
 
-def examples(first: int, count: int = 40) -> list[Example]:
-    """Views by ten shoppers who go round the same ring of items."""
-    return [
-        Example(
-            f"shopper-{number % 10}",
-            (HistoryEntry(f"item-{(number // 10 + number) % 12}", "view", number),),
-            number,
-            number,
-            "clicks/0",
-            number,
-        )
-        for number in range(first, first + count)
-    ]
-
-
-def learner(kafka: str, store: OnlineStore) -> Trainer:
-    made = Trainer(kafka, store, ExampleBuffer(lambda done: None))
-    stop = threading.Event()
-    stop.set()
-    made.run(stop, threading.Event())
-    return made
-
-
-def release(kafka: str, action: Action, version: int, sha256: str, withdrawn_to: int = 0) -> ModelRelease:
-    log = ReleaseLog(kafka, "test")
-    newest = log.state.newest
-    made = ModelRelease(
-        model=MODEL, sequence=newest.sequence + 1 if newest else 1, action=action, stable_version=version, stable_sha256=sha256,
-        withdrawn_to=withdrawn_to, trial_share=0.5, reason="test", decided_by="test", decided_ms=1,
-    )  # fmt: skip
-    publish_and_wait(log, ReleasePublisher(kafka, "test"), made)
-    log.close()
-    return made
-
-
 def versions(kafka: str) -> list[tuple[str, int, int]]:
     return [(update.kind, update.base_version, update.version) for update in read_manifests(kafka, "test")]
-
-
-def learn_until(made: Trainer, version: int, first: int) -> int:
-    """Let it learn until it has published a version; the gate may refuse some rounds."""
-    while made._newest_version < version:
-        made.learn("count", examples(first))
-        first += 40
-        assert first < 4000
-    return first
 
 
 def hear(made: Trainer, decisions: int) -> None:
