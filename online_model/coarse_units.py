@@ -6,6 +6,9 @@ ones are at least c less that bound, and a row whose coarse product lies below c
 rows that are left are scored exactly: the answer is that of an exhaustive search, but for the order of equals and the last bits.
 """
 
+from functools import cache
+
+import llvmlite.binding
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +24,12 @@ LARGEST = 127
 # Numbers of a block of products, which are to stay in the processor's cache.
 BLOCK = 1 << 18
 TOGETHER = 128
+# For so few vectors a loop of ours is faster than torch's product of matrices, which without one of these is slow for any number.
+FEW = 8
+DOT_PRODUCTS = ("avx512vnni", "avxvnni", "amx-int8")
+
+Numbers = np.ndarray[tuple[int, ...], np.dtype[np.int8]]
+Queries = np.ndarray[tuple[int, ...], np.dtype[np.int16]]
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 Counts = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
@@ -28,9 +37,8 @@ Rows = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 
 def is_worth_it(units: Tensor, size: int, k: int) -> bool:
-    """Whether the best `k` of `size` rows are found faster so: many rows, and a processor on which torch multiplies 8-bit matrices fast."""
-    fast = units.device.type == "cpu" and torch.backends.mkldnn.is_available() and "AVX" in torch.backends.cpu.get_cpu_capability()
-    return fast and size >= SMALLEST and 4 * k <= REGIONS and len(units) % GROUP == 0
+    """Whether the best `k` of `size` rows are found faster so: many rows, of which few are wanted, on the CPU."""
+    return units.device.type == "cpu" and size >= SMALLEST and 4 * k <= REGIONS and len(units) % GROUP == 0
 
 
 class CoarseUnits:
@@ -79,11 +87,22 @@ class CoarseUnits:
         scales = vectors.abs().amax(dim=1).clamp_min(1e-12) / LARGEST
         rounded = (vectors / scales[:, None]).round_()
         lost = (vectors - rounded * scales[:, None]).norm(dim=1)
-        queries = rounded.to(torch.int8).T.contiguous()
         together = max(1, groups // REGIONS)
         regions = -(-groups // together)
         largest = torch.empty(regions * together, batch, dtype=torch.int32)
         largest[groups:] = -(2**31)
+        if batch > FEW and _multiplies_matrices_fast():
+            self._multiply_matrices(rounded, largest[:groups])
+        else:
+            _multiply(self._numbers.numpy(), rounded.to(torch.int16).numpy(), largest[:groups].numpy())
+        unit = scales * self._scale
+        bounds = (vectors.norm(dim=1) * self._error + lost * (1.0 + self._error)) / unit
+        return largest, largest.view(regions, together, batch).amax(dim=1), bounds, unit
+
+    def _multiply_matrices(self, rounded: Tensor, largest: Tensor) -> None:
+        """Do as `_multiply`, with torch."""
+        groups, batch = largest.shape
+        queries = rounded.to(torch.int8).T.contiguous()
         step = max(1, BLOCK // (GROUP * batch))
         products = torch.empty(min(step, groups) * GROUP, batch, dtype=torch.int32)
         for first in range(0, groups, step):
@@ -91,9 +110,6 @@ class CoarseUnits:
             block = products[: count * GROUP]
             torch._int_mm(self._numbers[first * GROUP : (first + count) * GROUP], queries, out=block)
             torch.amax(block.view(count, GROUP, batch), dim=1, out=largest[first : first + count])
-        unit = scales * self._scale
-        bounds = (vectors.norm(dim=1) * self._error + lost * (1.0 + self._error)) / unit
-        return largest, largest.view(regions, together, batch).amax(dim=1), bounds, unit
 
     @torch.no_grad()
     def _round(self, rows: slice | Tensor, units: Tensor) -> None:
@@ -101,6 +117,33 @@ class CoarseUnits:
         self._numbers[rows] = numbers.to(torch.int8)
         if len(units):
             self._error = max(self._error, float((units - numbers * self._scale).norm(dim=1).max()))
+
+
+@cache
+def _multiplies_matrices_fast() -> bool:
+    """Whether torch has a fast product of 8-bit matrices on this processor; without, it goes through them number by number."""
+    features = llvmlite.binding.get_host_cpu_features()
+    return torch.backends.mkldnn.is_available() and any(features.get(name, False) for name in DOT_PRODUCTS)
+
+
+@compiled
+def _multiply(numbers: Numbers, queries: Queries, largest: Counts) -> None:
+    """Write the largest product of each group of rows with each query, (batch, width), to `largest`, (groups, batch)."""
+    products = np.empty(GROUP, np.int32)
+    for group in range(largest.shape[0]):
+        for place in range(queries.shape[0]):
+            query = queries[place]
+            for number in range(GROUP):
+                row = numbers[group * GROUP + number]
+                product = np.int32(0)
+                for column in range(query.shape[0]):
+                    product += np.int32(row[column]) * np.int32(query[column])
+                products[number] = product
+            # One after the other: so the compiler takes many columns, and many rows, at once.
+            best = products[0]
+            for number in range(1, GROUP):
+                best = max(best, products[number])
+            largest[group, place] = best
 
 
 @compiled

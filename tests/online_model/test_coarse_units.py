@@ -6,7 +6,8 @@ import torch
 from links import SHAPE
 from torch.nn import functional
 
-from headrace.online_model.coarse_units import SMALLEST, CoarseUnits, is_worth_it, rank_all
+from headrace.online_model import coarse_units
+from headrace.online_model.coarse_units import FEW, SMALLEST, CoarseUnits, is_worth_it, rank_all
 from headrace.online_model.scorer import score_with, search
 from headrace.online_model.weights import ModelCopy
 from headrace.schemas import HistoryEntry
@@ -19,8 +20,10 @@ def unit_vectors(count: int, width: int, seed: int) -> torch.Tensor:
     return functional.normalize(torch.randn(count, width, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 37, 300])
-def test_the_best_are_those_of_an_exhaustive_search(batch: int) -> None:
+@pytest.mark.parametrize("batch", [1, FEW, 37, 300])
+@pytest.mark.parametrize("by_matrices", [False, True])
+def test_the_best_are_those_of_an_exhaustive_search(batch: int, by_matrices: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coarse_units, "_multiplies_matrices_fast", lambda: by_matrices)
     units, vectors = unit_vectors(CAPACITY, 16, seed=1), 10.0 * unit_vectors(batch, 16, seed=2)
     values, rows = CoarseUnits(units).best(units, vectors, SIZE, 100)
     expected = (vectors @ units[1:SIZE].T).topk(100, dim=1)
