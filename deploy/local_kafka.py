@@ -20,8 +20,9 @@ from headrace.streams.kafka import LARGEST_MESSAGE
 START_TIMEOUT_S = 60.0
 FORMAT_TIMEOUT_S = 60.0
 BIND_ATTEMPTS = 3
-# The second compiler and the parallel collector pay only for a busy broker; without them it starts in two thirds of the time.
-JVM_FLAGS = ("-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
+# Without the parallel collector, and without the second compiler, it starts in two thirds of the time.
+JVM_FLAGS = ("-Xmx512m", "-XX:+UseSerialGC", "-Xshare:auto")
+FIRST_COMPILER_ONLY = "-XX:TieredStopAtLevel=1"
 LOG_FLAGS = tuple(
     f"-Dorg.slf4j.simpleLogger.{name}" for name in ("defaultLogLevel=warn", "showDateTime=true", "dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS")
 )
@@ -30,19 +31,21 @@ LOG_FLAGS = tuple(
 class LocalKafka:
     """A Kafka of broker and controller in one, on 127.0.0.1 only. The constructor starts it and does not wait.
 
-    `folder` keeps its data; a folder used before goes on where it ended, on the same port where that is free.
+    `folder` keeps its data; a folder used before goes on where it ended, on the same port where that is free. One that is to be `busy`
+    for minutes compiles what it runs often once more, as brokers in production do: after a minute each event takes it half the time.
     Raises KafkaJarsUnavailable, KafkaJarsError and JavaMissing where there is nothing to start.
     """
 
     version = f"Apache Kafka {KAFKA_VERSION} (KRaft)"
 
-    def __init__(self, folder: Path, log: Path, say: Callable[[str], None] = print) -> None:
+    def __init__(self, folder: Path, log: Path, say: Callable[[str], None] = print, *, busy: bool = False) -> None:
         self._folder = folder.absolute()
         self._log = log
         java = find_java()
         jars = ":".join(str(jar) for jar in kafka_jars(say))
         self._archive = ClassArchive(java, jars, cache_folder())
-        self._java = [str(java.executable), *JVM_FLAGS, *LOG_FLAGS, "-cp", jars]
+        flags = JVM_FLAGS if busy else (*JVM_FLAGS, FIRST_COMPILER_ONLY)
+        self._java = [str(java.executable), *flags, *LOG_FLAGS, "-cp", jars]
         self._logs = self._folder / "logs"
         if not (self._logs / "meta.properties").exists():
             _copy_formatted(self._java, self._logs)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from headrace.online_model.compiled import compiled, compiled_for_finite
 
-# Below so many rows a plain product is as fast.
-SMALLEST = 16_384
+# Below so many rows a plain product is as fast; without a fast product of 8-bit matrices below more, and for more than a few vectors.
+SMALLEST, SMALLEST_BY_LOOP, FEW = 16_384, 65_536, 8
 # Of each group of rows the largest product is kept, and of each region, which is some groups.
 GROUP = 16
 REGIONS = 2048
@@ -24,8 +24,7 @@ LARGEST = 127
 # Numbers of a block of products, which are to stay in the processor's cache.
 BLOCK = 1 << 18
 TOGETHER = 128
-# For so few vectors a loop of ours is faster than torch's product of matrices, which without one of these is slow for any number.
-FEW = 8
+# With one of these a processor multiplies 8-bit matrices fast.
 DOT_PRODUCTS = ("avx512vnni", "avxvnni", "amx-int8")
 
 Numbers = np.ndarray[tuple[int, ...], np.dtype[np.int8]]
@@ -36,9 +35,17 @@ Counts = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
 Rows = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 
-def is_worth_it(units: Tensor, size: int, k: int) -> bool:
-    """Whether the best `k` of `size` rows are found faster so: many rows, of which few are wanted, on the CPU."""
-    return units.device.type == "cpu" and size >= SMALLEST and 4 * k <= REGIONS and len(units) % GROUP == 0
+def is_worth_it(units: Tensor, size: int, k: int, batch: int) -> bool:
+    """Whether the best `k` of `size` rows are found faster so for `batch` vectors: many rows, of which few are wanted, on the CPU."""
+    least, most = (SMALLEST, batch) if multiplies_matrices_fast() else (SMALLEST_BY_LOOP, FEW)
+    return size >= least and batch <= most and units.device.type == "cpu" and 4 * k <= REGIONS and len(units) % GROUP == 0
+
+
+@cache
+def multiplies_matrices_fast() -> bool:
+    """Whether torch has a fast product of 8-bit matrices on this processor; without, it goes through them number by number."""
+    features = llvmlite.binding.get_host_cpu_features()
+    return torch.backends.mkldnn.is_available() and any(features.get(name, False) for name in DOT_PRODUCTS)
 
 
 class CoarseUnits:
@@ -62,7 +69,7 @@ class CoarseUnits:
     def best(self, units: Tensor, vectors: Tensor, size: int, k: int) -> tuple[Tensor, Tensor]:
         """Return the `k` largest products of each vector, (batch, width), with the rows 1 to `size` - 1 of `units`, and these rows.
 
-        Both are (batch, k), the largest first. `is_worth_it` must hold for `size` and `k`.
+        Both are (batch, k), the largest first. There must be many more rows than `k`, as `is_worth_it` tells.
         """
         values, rows = np.empty((len(vectors), k), np.float32), np.empty((len(vectors), k), np.int64)
         table = units.numpy()
@@ -91,7 +98,7 @@ class CoarseUnits:
         regions = -(-groups // together)
         largest = torch.empty(regions * together, batch, dtype=torch.int32)
         largest[groups:] = -(2**31)
-        if batch > FEW and _multiplies_matrices_fast():
+        if multiplies_matrices_fast():
             self._multiply_matrices(rounded, largest[:groups])
         else:
             _multiply(self._numbers.numpy(), rounded.to(torch.int16).numpy(), largest[:groups].numpy())
@@ -117,13 +124,6 @@ class CoarseUnits:
         self._numbers[rows] = numbers.to(torch.int8)
         if len(units):
             self._error = max(self._error, float((units - numbers * self._scale).norm(dim=1).max()))
-
-
-@cache
-def _multiplies_matrices_fast() -> bool:
-    """Whether torch has a fast product of 8-bit matrices on this processor; without, it goes through them number by number."""
-    features = llvmlite.binding.get_host_cpu_features()
-    return torch.backends.mkldnn.is_available() and any(features.get(name, False) for name in DOT_PRODUCTS)
 
 
 @compiled

@@ -27,8 +27,8 @@ from headrace.schemas import HistoryEntry, ModelUpdate
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 Rows = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 NO_ROWS: Rows = np.empty(0, np.int64)
-# Logits that are summed up at once.
-NORMALISED_TOGETHER = 1 << 18
+# Logits that are kept at once: more would leave the processor's cache before they are summed up.
+LOGITS_TOGETHER = 1 << 22
 
 
 class Best(NamedTuple):
@@ -220,18 +220,25 @@ def search(copy: ModelCopy, vectors: Tensor, best: int, *, normalised: bool) -> 
     size = len(copy.items)
     best = min(best, size - 1)
     unknown = [float("nan")] * len(vectors)
-    if is_worth_it(copy.units, size, best):
+    # Whoever wants normalisers needs all logits anyway.
+    if not normalised and is_worth_it(copy.units, size, best, len(vectors)):
         logits, rows = copy.coarse_units().best(copy.units, vectors, size, best)
-        return Best(rows, logits), _normalisers(copy, vectors) if normalised else unknown
-    all_logits = vectors @ copy.units[:size].T
-    # The unknown item, in row 0, is nobody's best and has no share.
-    normalisers = all_logits[:, 1:].logsumexp(dim=1).tolist() if normalised else unknown
+        return Best(rows, logits), unknown
     if copy.device.type != "cpu":
-        top = all_logits[:, 1:].topk(best, dim=1)
-        return Best(top.indices + 1, top.values), normalisers
+        # The unknown item, in row 0, is nobody's best and has no share.
+        all_logits = (vectors @ copy.units[:size].T)[:, 1:]
+        top = all_logits.topk(best, dim=1)
+        return Best(top.indices + 1, top.values), all_logits.logsumexp(dim=1).tolist() if normalised else unknown
     best_logits, best_rows = np.empty((len(vectors), best), np.float32), np.empty((len(vectors), best), np.int64)
-    rank_all(all_logits.numpy(), best_logits, best_rows)
-    return Best(torch.from_numpy(best_rows), torch.from_numpy(best_logits)), normalisers
+    normalisers: list[float] = []
+    together = max(1, LOGITS_TOGETHER // size)
+    for first in range(0, len(vectors), together):
+        part = slice(first, first + together)
+        all_logits = vectors[part] @ copy.units[:size].T
+        rank_all(all_logits.numpy(), best_logits[part], best_rows[part])
+        if normalised:
+            normalisers += _normalisers(all_logits[:, 1:], copy.model.shape.temperature)
+    return Best(torch.from_numpy(best_rows), torch.from_numpy(best_logits)), normalisers or unknown
 
 
 @torch.inference_mode()
@@ -253,17 +260,10 @@ def nearness(copy: ModelCopy, rows: Rows, scored: Scored) -> tuple[Floats, Float
     return np.where(rows == UNKNOWN, np.float32(np.nan), logits), to_last
 
 
-def _normalisers(copy: ModelCopy, vectors: Tensor) -> list[float]:
-    """Return the log of the sum of `exp(logit)` over all items but the unknown one, block by block, so that no block leaves the cache."""
-    # No logit is above the temperature, so none of these powers is too large, and the best are not too small.
-    height = copy.model.shape.temperature
-    step = max(1024, NORMALISED_TOGETHER // len(vectors))
-    sums = torch.zeros(len(vectors), dtype=torch.float64)
-    queries = vectors.T.contiguous()
-    for first in range(1, len(copy.items), step):
-        block = copy.units[first : min(first + step, len(copy.items))] @ queries
-        sums += block.sub_(height).exp_().sum(dim=0)
-    normalisers: list[float] = (sums.log() + height).tolist()
+def _normalisers(logits: Tensor, height: float) -> list[float]:
+    """Return the log of the sum of `exp(logit)` of each row, (batch, items), overwriting the logits, none of which is above `height`."""
+    # So none of the powers is too large, and the best are not too small.
+    normalisers: list[float] = (logits.sub_(height).exp_().sum(dim=1, dtype=torch.float64).log() + height).tolist()
     return normalisers
 
 

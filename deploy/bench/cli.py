@@ -13,6 +13,9 @@ import typer
 from headrace.deploy.bench.dashboard_command import dashboard
 from headrace.deploy.settings import Settings
 
+# A catalogue from which a hundred are recommended, and of which a thousand change.
+LEAST_ITEMS = 2000
+
 bench_app = typer.Typer(help="Figures of Headrace, each measured beside its peer's in one run.", no_args_is_help=True)
 bench_app.command("dashboard")(dashboard)
 
@@ -124,7 +127,9 @@ def scorer(
     items: Annotated[str, typer.Option(metavar="COUNTS", help="Sizes of the catalogue, of 64 numbers an item.")] = "10000,100000,1000000",
     batches: Annotated[str, typer.Option(metavar="COUNTS", help="Histories scored together.")] = "1,16,128",
     seconds: Annotated[float, typer.Option(min=0.01, help="Seconds for each peer, size and batch; three calls at least.")] = 1.0,
-    http_items: Annotated[str, typer.Option(metavar="COUNTS", help="Sizes of the catalogue behind HTTP; empty for none.")] = "10000,100000",
+    http_items: Annotated[
+        str, typer.Option(metavar="COUNTS", help="Sizes of the catalogue behind HTTP; empty for none.")
+    ] = "10000,40000,100000",
     connections: Annotated[int, typer.Option(min=1, help="HTTP: connections that ask at the same time.")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="HTTP: repeats, in turns, of which medians are told.")] = 3,
     http_seconds: Annotated[float, typer.Option(min=0.1, help="HTTP: seconds of each repeat.")] = 2.0,
@@ -152,14 +157,14 @@ def scorer(
     from headrace.deploy.bench.scorer_benchmark import Options, measure_scorer, verdicts
 
     options = Options(
-        _counts("items", items),
-        _counts("batches", batches),
+        _counts("items", items, LEAST_ITEMS),
+        _counts("batches", batches, 1),
         seconds,
-        _counts("http-items", http_items),
+        _counts("http-items", http_items, LEAST_ITEMS),
         connections,
         repeats,
         http_seconds,
-        _counts("index-items", index_items),
+        _counts("index-items", index_items, LEAST_ITEMS),
     )
     with shown_progress(options.steps, plain=plain or not sys.stderr.isatty()) as progress:
         found = measure_scorer(options, progress)
@@ -253,11 +258,15 @@ def _keep_to_one_thread() -> None:
         os.environ.setdefault(threads, "1")
 
 
-def _counts(option: str, text: str) -> tuple[int, ...]:
+def _counts(option: str, text: str, least: int) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
+        counts = tuple(int(part) for part in text.split(",") if part.strip())
+        if min(counts, default=least) < least:
+            raise ValueError
     except ValueError:
-        raise typer.BadParameter(f"--{option}: whole numbers with commas between were expected; the value is {text}") from None
+        told = f"whole numbers of {least} or more with commas between were expected; the value is {text}"
+        raise typer.BadParameter(f"--{option}: {told}") from None
+    return counts
 
 
 @bench_app.command("drift")

@@ -210,7 +210,7 @@ def prepared_ground(home: Path, bootstrap: str | None, redis_url: str | None, sa
     logs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as started:
         data = Path(started.enter_context(TemporaryDirectory(dir=home, prefix="data-", ignore_cleanup_errors=True)))
-        broker = GivenBroker(bootstrap) if bootstrap else LocalKafka(data / "kafka", logs / "kafka.log", say)
+        broker = GivenBroker(bootstrap) if bootstrap else LocalKafka(data / "kafka", logs / "kafka.log", say, busy=True)
         started.callback(broker.stop)
         store = GivenRedis(redis_url) if redis_url else LocalRedis(data / "redis", logs / "redis.log")
         started.callback(store.stop)

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from headrace.online_model.coarse_units import multiplies_matrices_fast
+
 SIDE = 1024
 REPEATS = 5
 
@@ -30,16 +32,20 @@ class Limit(NamedTuple):
 
 
 def measured(items: int, width: int, dtype: torch.dtype, device: str = "cpu") -> Limits:
-    """Measure reading a table of this size and precision, and multiplying matrices of it."""
+    """Measure reading a table of this size and precision, and multiplying matrices of it.
+
+    Where the processor has no fast product of 8-bit matrices, that of 32 bits stands for it.
+    """
     numbers = items * width
     table = torch.ones(numbers, dtype=dtype, device=device)
     # Read as whole words, so that adding up costs less than reading.
     words = table.view(torch.float32)[: numbers * table.element_size() // 4]
     read_s = _best_s(lambda: words.sum(), device)
-    left, right = (torch.ones(SIDE, SIDE, dtype=dtype, device=device) for _ in range(2))
+    multiplied = torch.float32 if dtype == torch.int8 and not multiplies_matrices_fast() else dtype
+    left, right = (torch.ones(SIDE, SIDE, dtype=multiplied, device=device) for _ in range(2))
 
     def multiply() -> Tensor:
-        return torch._int_mm(left, right) if dtype == torch.int8 else left @ right
+        return torch._int_mm(left, right) if multiplied == torch.int8 else left @ right
 
     return Limits(table.nbytes / read_s, 2.0 * SIDE**3 / _best_s(multiply, device))
 

@@ -122,7 +122,7 @@ class Distillation:
         size = len(self.teacher.items)
         best = min(self.plan.best, size - 1)
         picked = taught[torch.randperm(len(taught), generator=self._draw)[: self.plan.taught_best]]
-        if is_worth_it(self.teacher.units, size, best):
+        if is_worth_it(self.teacher.units, size, best, len(picked)):
             rows = self.teacher.coarse_units().best(self.teacher.units, picked, size, best)[1]
         else:
             rows = (picked @ self.teacher.units[1:size].T).topk(best, dim=1).indices + 1

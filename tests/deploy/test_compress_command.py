@@ -65,3 +65,9 @@ def test_the_scorer_is_measured_beside_its_peers(tmp_path: Path) -> None:
     assert [told["ratio_to_eager"] for told in found["rows"] if told["peer"] == "eager torch"] == [1.0, 1.0]
     assert found["index"][0]["recall_at_100"] > 0.9
     assert found["cuda"] == "none lent" or found["cuda"]
+
+
+def test_a_catalogue_too_small_to_be_measured_is_refused_before_anything_is() -> None:
+    result = headrace("bench", "scorer", "--index-items", "0")
+    assert result.returncode == 2
+    assert "--index-items: whole numbers of 2000 or more" in " ".join(result.stderr.replace("│", " ").split())

@@ -1,13 +1,15 @@
 """The best items found by 8-bit vectors are those of an exhaustive search, also after rows have changed."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from links import SHAPE
 from torch.nn import functional
 
-from headrace.online_model import coarse_units
-from headrace.online_model.coarse_units import FEW, SMALLEST, CoarseUnits, is_worth_it, rank_all
+from headrace.online_model import coarse_units, scorer
+from headrace.online_model.coarse_units import FEW, SMALLEST, SMALLEST_BY_LOOP, CoarseUnits, is_worth_it, rank_all
 from headrace.online_model.scorer import score_with, search
 from headrace.online_model.weights import ModelCopy
 from headrace.schemas import HistoryEntry
@@ -23,7 +25,7 @@ def unit_vectors(count: int, width: int, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("batch", [1, FEW, 37, 300])
 @pytest.mark.parametrize("by_matrices", [False, True])
 def test_the_best_are_those_of_an_exhaustive_search(batch: int, by_matrices: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coarse_units, "_multiplies_matrices_fast", lambda: by_matrices)
+    monkeypatch.setattr(coarse_units, "multiplies_matrices_fast", lambda: by_matrices)
     units, vectors = unit_vectors(CAPACITY, 16, seed=1), 10.0 * unit_vectors(batch, 16, seed=2)
     values, rows = CoarseUnits(units).best(units, vectors, SIZE, 100)
     expected = (vectors @ units[1:SIZE].T).topk(100, dim=1)
@@ -56,21 +58,36 @@ def test_a_row_beyond_the_scale_of_the_others_is_still_found() -> None:
     assert values[0, 0] == pytest.approx(1.0)
 
 
-def test_a_copy_of_a_large_catalogue_answers_as_by_a_plain_product_and_goes_on_so_after_an_update() -> None:
+@pytest.mark.parametrize("normalised", [False, True])
+def test_a_copy_of_a_large_catalogue_answers_as_by_a_plain_product_and_goes_on_so_after_an_update(
+    normalised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coarse_units, "SMALLEST_BY_LOOP", SMALLEST)
     copy = ModelCopy(SHAPE)
     copy.add_items([f"item-{number}" for number in range(SIZE - 1)])
     copy.renew_units()
     history = [HistoryEntry(f"item-{number}", "view", 1000 * number) for number in (5, 9, 200)]
     for _ in range(2):
-        [scored] = score_with(copy, [history], [np.array([3, 40_000_000, 0])], best=20)
+        [scored] = score_with(copy, [history], [np.array([3, 40_000_000, 0])], best=20, normalised=normalised)
         vectors = torch.from_numpy(scored.vector)[None]
         logits = (vectors @ copy.units[1 : len(copy.items)].T)[0]
         assert np.allclose(scored.best_logits, logits.topk(20).values, atol=1e-4)
-        assert scored.normaliser == pytest.approx(float(logits.logsumexp(0)), rel=1e-5)
+        assert scored.normaliser == pytest.approx(float(logits.logsumexp(0)) if normalised else math.nan, rel=1e-5, nan_ok=True)
         assert scored.logits[0] == pytest.approx(float(logits[2]), abs=1e-5)
         assert np.isnan(scored.logits[1:]).all()
         copy.put_rows(torch.tensor([12_345]), vectors)
     assert scored.best_rows[0] == 12_345
+
+
+def test_histories_that_do_not_fit_together_are_answered_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = ModelCopy(SHAPE)
+    copy.add_items([f"item-{number}" for number in range(500)])
+    vectors = unit_vectors(5, SHAPE.width, seed=3)
+    best, normalisers = search(copy, vectors, 20, normalised=True)
+    monkeypatch.setattr(scorer, "LOGITS_TOGETHER", 2 * len(copy.items))
+    parts, parted = search(copy, vectors, 20, normalised=True)
+    assert torch.equal(best.rows, parts.rows)
+    assert parted == pytest.approx(normalisers)
 
 
 def test_the_normaliser_is_left_out_where_nobody_asks_for_it() -> None:
@@ -81,10 +98,15 @@ def test_the_normaliser_is_left_out_where_nobody_asks_for_it() -> None:
     assert np.isnan(normalisers).all()
 
 
-def test_a_small_catalogue_and_a_wish_for_very_many_are_served_by_a_plain_product() -> None:
-    units = torch.zeros(CAPACITY, 16)
-    assert not is_worth_it(units, SMALLEST - 1, 100)
-    assert not is_worth_it(units, SIZE, 10_000)
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_small_catalogue_and_a_wish_for_very_many_are_served_by_a_plain_product(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coarse_units, "multiplies_matrices_fast", lambda: fast)
+    least = SMALLEST if fast else SMALLEST_BY_LOOP
+    units = torch.zeros(2 * least, 16)
+    assert is_worth_it(units, least, 100, FEW)
+    assert is_worth_it(units, least, 100, FEW + 1) == fast
+    assert not is_worth_it(units, least - 1, 100, FEW)
+    assert not is_worth_it(units, least, 10_000, FEW)
 
 
 @pytest.mark.parametrize("size", [2, 3, 17, 18, 100, 1605, 5000])

@@ -52,7 +52,8 @@ def expected(snapshot: Link) -> Batch:
 
 def assert_is_of_one_version(answer: Batch, right: Batch) -> None:
     assert (answer.version, answer.sha256) == (right.version, right.sha256)
-    assert flat(answer) == pytest.approx(flat(right), rel=1e-4, abs=1e-5, nan_ok=True)
+    # Unit vectors that were renewed by rows differ from those of a whole table in their last bits, and logits are ten times as large.
+    assert flat(answer) == pytest.approx(flat(right), rel=1e-4, abs=1e-4, nan_ok=True)
 
 
 def served(scorer: Scorer) -> Batch:
