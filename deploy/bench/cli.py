@@ -89,6 +89,9 @@ def swap(
     seconds: Annotated[float, typer.Option(min=5, help="Freshness: how long it is measured, after a warm-up.")] = 60.0,
     swaps: Annotated[int, typer.Option(min=20, help="Load: how many updates are swapped in.")] = 1000,
     swaps_per_s: Annotated[float, typer.Option(min=1, help="Load: how many of them a second, in spells of 4 s.")] = 20.0,
+    asked_per_s: Annotated[
+        float, typer.Option(min=1, help="Load: questions a second; a gateway that cannot answer so many tells nothing of swaps.")
+    ] = 200.0,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures to this file.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="A line each second in place of the bar.")] = False,
 ) -> None:
@@ -99,8 +102,8 @@ def swap(
     freshness: milliseconds from an event to its effect in served weights, gate included, with all parts at work (freshness_ms), and from
     the end of a training step to its weights being served by the slower of two scorers (publish_to_served_ms).
 
-    load: a gateway is asked 200 times a second while updates of 1,000 touched rows are swapped in, and while none are, in turn:
-    failed and torn answers, and the p99 with swaps over that without (swaps, failed, torn, p99_ratio).
+    load: a gateway is asked again and again while updates of 1,000 touched rows are swapped in, and while none are, in turn: failed and
+    torn answers, and the p99 with swaps over that without (swaps, failed, torn, p99_ratio).
 
     pauses: in one process, the longest wait for the live weights while another thread swaps (longest_pause_ms), beside that without.
 
@@ -111,7 +114,7 @@ def swap(
     from headrace.deploy.bench.swap_benchmark import MEASUREMENTS, Options, measure_swap, verdicts
 
     chosen = _chosen(only, MEASUREMENTS)
-    options = Options(rate, seconds, swaps, swaps_per_s, chosen)
+    options = Options(rate, seconds, swaps, swaps_per_s, asked_per_s, chosen)
     logging.getLogger("headrace.kafka").setLevel(logging.ERROR)
     _ask_for_quiet(options.expected_s())
     with shown_progress(len(chosen), plain=plain or not sys.stderr.isatty()) as progress:

@@ -35,12 +35,13 @@ GOALS: dict[str, Goal] = {
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure: events a second and seconds of freshness, swaps under load and how many a second."""
+    """What to measure: events a second and seconds of freshness, swaps under load, how many of them and how many questions a second."""
 
     rate: float = 1000.0
     seconds: float = 60.0
     swaps: int = 1000
     swaps_per_s: float = 20.0
+    asked_per_s: float = 200.0
     only: Sequence[str] = MEASUREMENTS
 
     def expected_s(self) -> float:
@@ -95,7 +96,7 @@ def _load(home: Path, options: Options, progress: Progress) -> dict[str, Any]:
     from headrace.deploy.bench.swap_load import measure_swaps
 
     with prepared_ground(home, None, None, progress.tell) as ground:
-        load = measure_swaps(ground, options.swaps, options.swaps_per_s, progress.tell)
+        load = measure_swaps(ground, options.swaps, options.swaps_per_s, options.asked_per_s, progress.tell)
         around = surroundings(ground)
     return around | {"swaps": load.swaps, "failed": load.failed, "torn": load.torn, "p99_ratio": load.p99_ratio, "load": asdict(load)}
 

@@ -34,7 +34,7 @@ from headrace.streams.weights_channel import WeightsPublisher
 
 ITEMS = 40_000
 SPELL_S = 4.0
-RATE, CONNECTIONS = 200.0, 4
+CONNECTIONS = 4
 KEPT = 5
 HISTORIES, STEPS = 200, 8
 READY_TIMEOUT_S, SWAPPED_TIMEOUT_S = 60.0, 30.0
@@ -79,7 +79,7 @@ class Announced:
         self._thread.submit(self._publisher.publish, *link).result()
 
 
-def measure_swaps(ground: Ground, swaps: int, per_s: float, tell: Callable[[str], None]) -> SwapsUnderLoad:
+def measure_swaps(ground: Ground, swaps: int, per_s: float, asked_per_s: float, tell: Callable[[str], None]) -> SwapsUnderLoad:
     """Publish so many updates, `per_s` a second in spells of 4 s, while the gateway is asked all the time. Raises Invalid."""
     ensure_topics(ground.bootstrap)
     keys = ground.data / "keys"
@@ -102,7 +102,7 @@ def measure_swaps(ground: Ground, swaps: int, per_s: float, tell: Callable[[str]
             return _swaps(port) >= 1
 
         settle(holds_weights, "the gateway holds the first weights", READY_TIMEOUT_S)
-        return _under_load(ground, gateway, updates, port, swaps, per_s, tell)
+        return _under_load(ground, gateway, updates, port, swaps, per_s, asked_per_s, tell)
     finally:
         gateway.stop()
 
@@ -112,14 +112,21 @@ def _be_as_nice_as_the_learner() -> None:
 
 
 def _under_load(
-    ground: Ground, gateway: MeasuredProcess, updates: Announced, port: int, swaps: int, per_s: float, tell: Callable[[str], None]
+    ground: Ground,
+    gateway: MeasuredProcess,
+    updates: Announced,
+    port: int,
+    swaps: int,
+    per_s: float,
+    asked_per_s: float,
+    tell: Callable[[str], None],
 ) -> SwapsUnderLoad:
     histories = _histories()
     spells = math.ceil(swaps / (per_s * SPELL_S))
     seconds = 2 * spells * SPELL_S + 2 * SPELL_S
     file = ground.data / "asked.jsonl"
     bodies = [_body(history) for history in histories]
-    errand = Errand(port=port, bodies=bodies, rate=RATE, seconds=seconds, connections=CONNECTIONS, kept=KEPT, file=str(file))
+    errand = Errand(port=port, bodies=bodies, rate=asked_per_s, seconds=seconds, connections=CONNECTIONS, kept=KEPT, file=str(file))
     process = subprocess.Popen([sys.executable, "-m", "headrace.deploy.bench.asking"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     collected = threading.Thread(target=lambda: process.communicate(msgspec.json.encode(errand)), daemon=True)
     collected.start()
