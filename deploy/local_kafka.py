@@ -32,7 +32,7 @@ class LocalKafka:
     """A Kafka of broker and controller in one, on 127.0.0.1 only. The constructor starts it and does not wait.
 
     `folder` keeps its data; a folder used before goes on where it ended, on the same port where that is free. One that is to be `busy`
-    for minutes compiles what it runs often once more, as brokers in production do: after a minute each event takes it half the time.
+    for minutes compiles what it runs often once more, as brokers in production do: after a minute an event takes it some 40% less.
     Raises KafkaJarsUnavailable, KafkaJarsError and JavaMissing where there is nothing to start.
     """
 

@@ -29,7 +29,6 @@ DOT_PRODUCTS = ("avx512vnni", "avxvnni", "amx-int8")
 
 Numbers = np.ndarray[tuple[int, ...], np.dtype[np.int8]]
 Queries = np.ndarray[tuple[int, ...], np.dtype[np.int16]]
-
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 Counts = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
 Rows = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
@@ -37,8 +36,8 @@ Rows = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 def is_worth_it(units: Tensor, size: int, k: int, batch: int) -> bool:
     """Whether the best `k` of `size` rows are found faster so for `batch` vectors: many rows, of which few are wanted, on the CPU."""
-    least, most = (SMALLEST, batch) if multiplies_matrices_fast() else (SMALLEST_BY_LOOP, FEW)
-    return size >= least and batch <= most and units.device.type == "cpu" and 4 * k <= REGIONS and len(units) % GROUP == 0
+    is_much = size >= SMALLEST if multiplies_matrices_fast() else size >= SMALLEST_BY_LOOP and batch <= FEW
+    return is_much and units.device.type == "cpu" and 4 * k <= REGIONS and len(units) % GROUP == 0
 
 
 @cache
@@ -139,7 +138,7 @@ def _multiply(numbers: Numbers, queries: Queries, largest: Counts) -> None:
                 for column in range(query.shape[0]):
                     product += np.int32(row[column]) * np.int32(query[column])
                 products[number] = product
-            # One after the other: so the compiler takes many columns, and many rows, at once.
+            # In a loop of its own: so the compiler takes many columns at once above, and many rows here.
             best = products[0]
             for number in range(1, GROUP):
                 best = max(best, products[number])

@@ -45,19 +45,15 @@ class Options:
 
     def seconds(self) -> float:
         """Return about how long all takes, on two cores of a few years ago."""
+        turn_s = self.latency_s + 8
         each = {
-            "latency": 4 * (self.latency_s + 8),
+            "latency": 4 * turn_s,
             "throughput": self.events / 9000 + 60,
             "reads": 15 * self.share_of_reads,
             "growth": 2 * min(self.events, GROWTH_EVENTS) / 6000 + 15,
             "two-workers": 2 * min(self.events, DIVIDED_EVENTS) / 9000 + 15,
         }
-        once = {
-            "latency": 20 + self.latency_s + 8,
-            "throughput": self.events / 40_000 + 40,
-            "reads": 25,
-            "growth": self.many_users / 20_000 + 10,
-        }
+        once = {"latency": 20 + turn_s, "throughput": self.events / 40_000 + 40, "reads": 25, "growth": self.many_users / 20_000 + 10}
         return 10 + sum(once.get(name, 10) + self.repeats * each[name] for name in self.only)
 
 

@@ -133,13 +133,12 @@ def _in_process(copy: ModelCopy, file: Path, options: Options, progress: Progres
     items = len(copy.items)
     answerers = {peer: made(peer, copy, file) for peer in PEERS}
     _require_equal(answerers, items)
-    limits = {dtype: measured(items, WIDTH, dtype) for dtype in (torch.float32, torch.int8)}
+    ours = {batch: torch.int8 if is_worth_it(copy.units, items, BEST, batch) else torch.float32 for batch in options.batches}
+    limits = {dtype: measured(items, WIDTH, dtype) for dtype in {torch.float32, *ours.values()}}
     rows: list[Row] = []
     for batch in options.batches:
         progress.tell(f"batches of {batch}")
-        precisions = dict.fromkeys(PEERS, torch.float32)
-        if is_worth_it(copy.units, items, BEST, batch):
-            precisions[HEADRACE] = torch.int8
+        precisions = dict.fromkeys(PEERS, torch.float32) | {HEADRACE: ours[batch]}
         there = {peer: answerer for peer, answerer in answerers.items() if peer == HEADRACE or batch * items <= MOST_LOGITS}
         took = _timed(there, items, batch, options.seconds)
         rows += _rows(took, items, batch, precisions, limits)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from headrace.online_model.coarse_units import is_worth_it
 from headrace.online_model.lazy_adam import Adam, LazyAdam
 from headrace.online_model.sampled_softmax import log_shares, losses_of
+from headrace.online_model.scorer import search
 from headrace.online_model.training.batches import EncodedRuns, LearningBatch, batch_of, batches_of_epoch, encode_runs
 from headrace.online_model.training.examples import Example, TooFewExamples, runs_of
 from headrace.online_model.transformer import UNKNOWN, TransformerShape
@@ -119,14 +119,9 @@ class Distillation:
 
     def _best(self, taught: Tensor) -> Tensor:
         """Return the teacher's best items for some of the steps, each once."""
-        size = len(self.teacher.items)
-        best = min(self.plan.best, size - 1)
         picked = taught[torch.randperm(len(taught), generator=self._draw)[: self.plan.taught_best]]
-        if is_worth_it(self.teacher.units, size, best, len(picked)):
-            rows = self.teacher.coarse_units().best(self.teacher.units, picked, size, best)[1]
-        else:
-            rows = (picked @ self.teacher.units[1:size].T).topk(best, dim=1).indices + 1
-        items: Tensor = torch.unique(rows)
+        best, _ = search(self.teacher, picked, self.plan.best, normalised=False)
+        items: Tensor = torch.unique(best.rows)
         return items
 
 
