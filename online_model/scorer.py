@@ -171,9 +171,8 @@ def score_with(
     if candidates is None:
         candidates = [NO_ROWS] * len(histories)
     asked = [place for place, history in enumerate(histories) if history] if len(copy.items) > 1 else []
-    scores = [_nothing(wanted) for wanted in candidates]
     if not asked:
-        return scores
+        return [_nothing(wanted) for wanted in candidates]
     vectors, last_rows = _followed(copy, [histories[place] for place in asked])
     top, normalisers = search(copy, vectors, best, normalised=normalised)
     lasts = copy.units[last_rows]
@@ -183,12 +182,13 @@ def score_with(
     counts = np.array([len(candidates[place]) for place in asked])
     flat = _candidates(copy, vectors, lasts, np.concatenate([candidates[place] for place in asked]), counts)
     ends = np.cumsum(counts)
+    scores: dict[int, Scored] = {}
     for number, place in enumerate(asked):
         own = slice(int(ends[number] - counts[number]), int(ends[number]))
         best_of_it = (top_rows[number], top_logits[number], top_to_last[number])
         vector, last_row = numbers_of[0][number], numbers_of[1][number]
         scores[place] = Scored(flat[0][own], flat[1][own], *best_of_it, normalisers[number], vector, last_row)
-    return scores
+    return [scores[place] if place in scores else _nothing(wanted) for place, wanted in enumerate(candidates)]
 
 
 @cache
@@ -234,10 +234,11 @@ def search(copy: ModelCopy, vectors: Tensor, best: int, *, normalised: bool) -> 
     together = max(1, LOGITS_TOGETHER // size)
     for first in range(0, len(vectors), together):
         part = slice(first, first + together)
-        all_logits = vectors[part] @ copy.units[:size].T
-        rank_all(all_logits.numpy(), best_logits[part], best_rows[part])
+        # In this order, and by NumPy's library, the product of a table with a few vectors is up to twice as fast as torch's.
+        products = copy.units[:size].numpy() @ vectors[part].numpy().T
+        rank_all(products, best_logits[part], best_rows[part])
         if normalised:
-            normalisers += _normalisers(all_logits[:, 1:], copy.model.shape.temperature)
+            normalisers += _normalisers(torch.from_numpy(products[1:]), copy.model.shape.temperature)
     return Best(torch.from_numpy(best_rows), torch.from_numpy(best_logits)), normalisers or unknown
 
 
@@ -261,9 +262,9 @@ def nearness(copy: ModelCopy, rows: Rows, scored: Scored) -> tuple[Floats, Float
 
 
 def _normalisers(logits: Tensor, height: float) -> list[float]:
-    """Return the log of the sum of `exp(logit)` of each row, (batch, items), overwriting the logits, none of which is above `height`."""
+    """Return the log of the sum of `exp(logit)` of each column, (items, batch), overwriting the logits, none of which is above `height`."""
     # So none of the powers is too large, and the best are not too small.
-    normalisers: list[float] = (logits.sub_(height).exp_().sum(dim=1, dtype=torch.float64).log() + height).tolist()
+    normalisers: list[float] = (logits.sub_(height).exp_().sum(dim=0, dtype=torch.float64).log() + height).tolist()
     return normalisers
 
 

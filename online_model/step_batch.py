@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headrace.online_model.compiled import compiled
 from headrace.schemas import HistoryEntry
 
 UNKNOWN = 0
@@ -22,6 +23,7 @@ PRICES = 64
 LOWEST_PRICE = 15.0
 
 Numbers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
 class StepBatch(NamedTuple):
@@ -55,19 +57,11 @@ def encode_numbers(histories: Sequence[Sequence[HistoryEntry]], rows: Mapping[st
     lengths = np.maximum(counts, 1)
     numbers = np.zeros((len(clipped), int(lengths.max(initial=1)), 5), np.int64)
     flat = [entry for history in clipped for entry in history]
-    if flat:
-        firsts = np.zeros(len(flat), bool)
-        firsts[(np.cumsum(counts) - counts)[counts > 0]] = True
-        numbers[np.arange(numbers.shape[1]) < counts[:, None]] = np.stack(
-            [
-                np.fromiter((rows.get(entry.item_id, UNKNOWN) for entry in flat), np.int64, len(flat)),
-                np.fromiter((KIND_ROWS.get(entry.kind, 0) for entry in flat), np.int64, len(flat)),
-                _gaps(flat, firsts),
-                _prices(flat),
-                np.fromiter((_category(entry.category) for entry in flat), np.int64, len(flat)),
-            ],
-            axis=1,
-        )
+    named = np.array(
+        [(rows.get(entry.item_id, UNKNOWN), KIND_ROWS.get(entry.kind, 0), _category(entry.category)) for entry in flat], np.int64
+    ).reshape(-1, 3)
+    told = np.array([(entry.time_ms, entry.price or 0.0) for entry in flat], np.float64).reshape(-1, 2)
+    _write(counts, named, told, numbers)
     return numbers, lengths
 
 
@@ -77,20 +71,33 @@ def as_batch(numbers: Numbers, lengths: Numbers) -> StepBatch:
     return StepBatch(rows, kinds, gaps, prices, categories, torch.from_numpy(lengths))
 
 
-def _gaps(flat: Sequence[HistoryEntry], firsts: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Numbers:
-    times_s = np.array([entry.time_ms for entry in flat], np.float64) / 1000.0
-    passed_s = np.diff(times_s, prepend=times_s[:1])
-    passed_s[firsts | ~np.isfinite(passed_s) | (passed_s < 0.0)] = 0.0
-    gaps: Numbers = np.where(passed_s > 0.0, np.clip(1.0 + np.log2(np.maximum(passed_s, 1.0)), 1.0, GAPS - 1.0), 0.0).astype(np.int64)
-    return gaps
+@compiled
+def _write(counts: Numbers, named: Numbers, told: Floats, numbers: Numbers) -> None:
+    """Write the steps, of which `named` holds row, kind and category and `told` time and price, to `numbers`, history by history."""
+    at = 0
+    for history in range(len(counts)):
+        for place in range(counts[history]):
+            step = numbers[history, place]
+            step[0], step[1], step[4] = named[at]
+            step[2] = _gap(told[at, 0] - told[at - 1, 0]) if place else 0
+            step[3] = _price(told[at, 1])
+            at += 1
 
 
-def _prices(flat: Sequence[HistoryEntry]) -> Numbers:
-    prices = np.array([entry.price or 0.0 for entry in flat], np.float64)
-    known = np.isfinite(prices) & (prices > 0.0)
-    buckets = np.clip(2.0 * np.log2(np.where(known, prices, 1.0)) + LOWEST_PRICE, 1.0, PRICES - 1.0)
-    numbers: Numbers = np.where(known, buckets, 0.0).astype(np.int64)
-    return numbers
+@compiled
+def _gap(passed_ms: float) -> int:
+    passed_s = passed_ms / 1000.0
+    # What is no number, or without end, is no gap.
+    if not 0.0 < passed_s < np.inf:
+        return 0
+    return int(min(1.0 + np.log2(max(passed_s, 1.0)), GAPS - 1.0))
+
+
+@compiled
+def _price(price: float) -> int:
+    if not 0.0 < price < np.inf:
+        return 0
+    return int(min(max(2.0 * np.log2(price) + LOWEST_PRICE, 1.0), PRICES - 1.0))
 
 
 @lru_cache(maxsize=65_536)

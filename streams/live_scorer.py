@@ -46,10 +46,12 @@ def choose_device(wanted: str) -> str:
 
 
 def use_one_thread() -> None:
-    """Keep torch to one thread: the parts share the machine, and batches are small."""
+    """Keep torch and NumPy to one thread: the parts share the machine, and batches are small."""
     import torch
+    from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(1)
+    threadpool_limits(1, user_api="blas")
 
 
 class LiveScorer:
