@@ -17,7 +17,7 @@ from torch import Tensor
 from headrace.online_model.compiled import compiled, compiled_for_finite
 
 # Below so many rows a plain product is as fast; without a fast product of 8-bit matrices below more, and for more than a few vectors.
-SMALLEST, SMALLEST_BY_LOOP, FEW = 16_384, 65_536, 8
+SMALLEST, SMALLEST_BY_LOOP, FEW = 16_384, 65_536, 2
 # Of each group of rows the largest product is kept, and of each region, which is some groups.
 GROUP = 16
 CHUNK = GROUP * GROUP

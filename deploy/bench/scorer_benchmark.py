@@ -108,7 +108,7 @@ def measure_scorer(options: Options, progress: Progress) -> dict[str, Any]:
             "trained module does; the second eager peer keeps unit vectors; onnxruntime has the whole model in its graph; one thread each",
             "share_of_limit": "the time that reading the table once and multiplying it with the batch takes at least, by speeds measured "
             "in this run for a table of the same size and precision, over the time that the whole answer takes",
-            "http": "the same FastAPI application; what waits is answered as one batch of 64 at most, for every peer",
+            "http": "the same Starlette application; what waits is answered as one batch of 64 at most, for every peer",
         },
     }
 

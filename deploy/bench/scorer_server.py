@@ -1,4 +1,4 @@
-"""One scorer behind HTTP: the same FastAPI application for each peer, and the same way of answering together who waits together.
+"""One scorer behind HTTP: the same small Starlette application for each peer, and the same way of answering together who waits together.
 
 Usage: python -m headrace.deploy.bench.scorer_server PEER ITEMS ONNX_FILE PORT. It answers POST /score, of a JSON list of steps as
 HistoryEntry has them, with the ids and logits of the best items; and GET /ready once it is.
@@ -13,12 +13,16 @@ from pathlib import Path
 
 import msgspec
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from headrace.deploy.bench.scorer_peers import Answerer, Answers, drawn_histories, drawn_model, made
 from headrace.schemas import HistoryEntry
 
 MOST_TOGETHER = 64
+SWITCH_INTERVAL_S = 0.001
 
 History = list[HistoryEntry]
 
@@ -50,29 +54,25 @@ class Together:
                     answer.set_result(told)
 
 
-def create_app(answerer: Answerer) -> FastAPI:
+def create_app(answerer: Answerer) -> Starlette:
     """Return the application around one scorer."""
     together = Together(answerer)
     decoder = msgspec.json.Decoder(History)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         task = asyncio.create_task(together.run())
         yield
         task.cancel()
 
-    app = FastAPI(lifespan=lifespan)
-
-    @app.get("/ready")
-    async def ready() -> Response:
+    async def ready(request: Request) -> Response:
         return Response(b"{}", media_type="application/json")
 
-    @app.post("/score")
     async def score(request: Request) -> Response:
         answer = await together.ask(decoder.decode(await request.body()))
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
-    return app
+    return Starlette(routes=[Route("/ready", ready), Route("/score", score, methods=["POST"])], lifespan=lifespan)
 
 
 def main(peer: str, items: str, onnx_file: str, port: str) -> None:
@@ -80,6 +80,8 @@ def main(peer: str, items: str, onnx_file: str, port: str) -> None:
     import torch
 
     torch.set_num_threads(1)
+    # As the gateway does it.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     answerer = made(peer, drawn_model(int(items)), Path(onnx_file))
     for count in (1, 16):
         answerer.answer(drawn_histories(int(items), count, seed=count))
