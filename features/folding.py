@@ -2,6 +2,9 @@
 
 Rows are kept at hand between batches. A write that the store refuses means that somebody else has written the row since it was
 read: it is read again, and the batch's events of its entity are folded once more, which those that it holds already pass over.
+
+Where rows that are not at hand were nearly all new, as those of visits are, the next are taken for new without a question, which
+saves a round trip. Where that was wrong the store refuses the write, as above.
 """
 
 from collections import OrderedDict
@@ -19,10 +22,14 @@ from headrace.schemas import Event, ItemChange, ItemRow, SessionRow, UserRow, en
 
 ROWS_KEPT = 200_000
 MOST_TRIES = 8
+# From this share of new ones on, rows that are not at hand are not asked for. It is that of about the last so many.
+ASKED_BELOW, SHARE_OF = 0.8, 200
 
 K = TypeVar("K", bound=Hashable)
 Arrival = tuple[Event, Place]
 Entity = tuple[RowTable[Any], str]
+# The row of an event's shopper before and after it.
+Step = tuple[UserRow, UserRow]
 
 
 class RowContended(RuntimeError):
@@ -50,11 +57,16 @@ class Taken:
 class RowFolder:
     """Keeps rows at hand, folds events and item changes into them, and stores them. For one thread.
 
-    `expected` holds the positions that the store is known to have reached; a store that is behind them has lost rows.
+    `expected` holds the positions that the store is known to have reached; a store that is behind them has lost rows. With `asked_below`
+    0 no row is ever asked for before it is written, with more than 1 each that is not at hand.
     """
 
-    def __init__(self, store: OnlineStore, rows_kept: int = ROWS_KEPT) -> None:
+    def __init__(self, store: OnlineStore, rows_kept: int = ROWS_KEPT, asked_below: float = ASKED_BELOW) -> None:
         self.expected: dict[str, int | None] = {}
+        self._asked_below = asked_below
+        # The share of new ones among rows that were not at hand, by view, and those that a batch took for new.
+        self._new_share: dict[str, float] = {}
+        self._guessed: set[Entity] = set()
         self._store = store
         self._rows: RowCache[Entity] = RowCache(rows_kept)
         self._empty: dict[str, Callable[[str], Any]] = {
@@ -65,7 +77,7 @@ class RowFolder:
 
     def start_from(self, positions: Positions) -> None:
         """Forget all rows, and take these as the positions that the store has reached."""
-        self._rows.clear()
+        self._forget()
         self.expected = dict(positions)
 
     def take_in(self, arrivals: Sequence[Arrival], changes: Sequence[ItemChange], reached: Mapping[str, int]) -> Taken:
@@ -77,12 +89,19 @@ class RowFolder:
             return self._take_in(arrivals, changes, reached)
         except BaseException:
             # What is folded and may not be stored must not be built on.
-            self._rows.clear()
+            self._forget()
             raise
+
+    def _forget(self) -> None:
+        self._rows.clear()
+        # Of the rows that are not at hand from now on, others are new.
+        self._new_share.clear()
 
     def _take_in(self, arrivals: Sequence[Arrival], changes: Sequence[ItemChange], reached: Mapping[str, int]) -> Taken:
         taken = Taken()
-        touched = self._fold(arrivals, changes, taken)
+        steps: dict[int, Step] = {}
+        self._guessed.clear()
+        touched = self._fold(arrivals, range(len(arrivals)), changes, steps)
         moved = {}
         for source, offset in reached.items():
             old = self.expected.get(source)
@@ -91,19 +110,28 @@ class RowFolder:
         refused = self._write(touched, moved, taken)
         for source, (_, offset) in moved.items():
             self.expected[source] = offset
+        self._learn_from_guesses(refused)
+        taken.refused_writes = len(set(refused) - self._guessed)
         for _ in range(MOST_TRIES):
             if not refused:
+                _tell(taken, arrivals, steps)
                 return taken
+            refused = self._again(refused, arrivals, changes, steps, taken)
             taken.refused_writes += len(refused)
-            refused = self._again(refused, arrivals, changes, taken)
         raise RowContended(f"{len(refused)} rows are written by others all the time, such as {refused[0][1]!r}")
 
-    def _fold(self, arrivals: Sequence[Arrival], changes: Sequence[ItemChange], taken: Taken) -> dict[Entity, Any]:
-        """Fold all, and return each touched entity with the row as it was before."""
+    def _fold(
+        self, arrivals: Sequence[Arrival], numbers: Sequence[int], changes: Sequence[ItemChange], steps: dict[int, Step]
+    ) -> dict[Entity, Any]:
+        """Fold the arrivals of these numbers and the changes; return each touched entity with the row as it was before.
+
+        What each arrival made of its shopper's row is put into `steps`.
+        """
         store, rows = self._store, self._rows
         users, items, sessions = store.users, store.items, store.sessions
         wanted: dict[Entity, None] = {}
-        for event, _ in arrivals:
+        for number in numbers:
+            event, _ = arrivals[number]
             wanted[users, shopper_id(event)] = None
             if event.session_id is not None:
                 wanted[sessions, event.session_id] = None
@@ -111,26 +139,15 @@ class RowFolder:
             wanted[items, change.item_id] = None
         before = self._load(wanted)
         after = dict(before)
-        for event, place in arrivals:
+        for number in numbers:
+            event, place = arrivals[number]
             if event.session_id is not None:
                 visit = sessions, event.session_id
                 after[visit] = fold_session(after[visit], event, place)
             entity: Entity = users, shopper_id(event)
             old: UserRow = after[entity]
-            new = fold_user(old, event, place)
-            if new is old:
-                taken.replayed += 1
-                if not counted(new, event, place):
-                    continue
-            elif new.repeated != old.repeated:
-                taken.repeated += 1
-                after[entity] = new
-                continue
-            else:
-                taken.counted += 1
-                taken.late += new.late - old.late
-                after[entity] = new
-            taken.changes += [(event, change) for change in changes_of(event, place)]
+            after[entity] = new = fold_user(old, event, place)
+            steps[number] = old, new
         for change in changes:
             entity = items, change.item_id
             after[entity] = fold_item(after[entity], change)
@@ -156,13 +173,15 @@ class RowFolder:
                 taken.users[key] = row, body
             elif table is store.items:
                 taken.items[key] = row, body
-        done = store.compare_and_set(writes, moved)
+        done = store.compare_and_set(writes, moved, self.expected)
         for write, was_done in zip(writes, done, strict=True):
             name = write.table.view.name
             taken.rows_written[name] = taken.rows_written.get(name, 0) + was_done
         return [entity for entity, was_done in zip(entities, done, strict=True) if not was_done]
 
-    def _again(self, refused: Sequence[Entity], arrivals: Sequence[Arrival], changes: Sequence[ItemChange], taken: Taken) -> list[Entity]:
+    def _again(
+        self, refused: Sequence[Entity], arrivals: Sequence[Arrival], changes: Sequence[ItemChange], steps: dict[int, Step], taken: Taken
+    ) -> list[Entity]:
         """Read refused rows anew and fold the batch's events of their entities once more."""
         store = self._store
         users = {key for table, key in refused if table is store.users}
@@ -170,21 +189,61 @@ class RowFolder:
         sessions = {key for table, key in refused if table is store.sessions}
         for entity in refused:
             self._rows.drop(entity)
-        again = [(event, place) for event, place in arrivals if shopper_id(event) in users or event.session_id in sessions]
-        # What follows from an event is in `taken` already.
-        touched = self._fold(again, [change for change in changes if change.item_id in items], Taken())
+        again = [n for n, (event, _) in enumerate(arrivals) if shopper_id(event) in users or event.session_id in sessions]
+        redone: dict[int, Step] = {}
+        touched = self._fold(arrivals, again, [change for change in changes if change.item_id in items], redone)
+        # Rows that were written hold their events by now; what these did to them stays as it was.
+        steps.update((number, step) for number, step in redone.items() if step[0].shopper_id in users)
         return self._write(touched, {}, taken)
 
     def _load(self, wanted: Iterable[Entity]) -> dict[Entity, Any]:
-        """Return these rows, reading those that are not at hand in one round trip."""
+        """Return these rows, reading those that are not at hand, and cannot be taken for new, in one round trip."""
         self._rows.shrink()
         found = {entity: self._rows.get(entity) for entity in wanted}
-        missing = [entity for entity, row in found.items() if row is None]
+        missing = []
+        for entity, row in found.items():
+            if row is None:
+                table, key = entity
+                # None is guessed twice: it is there.
+                if self._new_share.get(table.view.name, 0.0) >= self._asked_below and entity not in self._guessed:
+                    self._guessed.add(entity)
+                    found[entity] = self._empty[table.view.name](key)
+                else:
+                    missing.append(entity)
         if missing:
             for entity, row in zip(missing, self._store.read_checked(missing, self.expected), strict=True):
                 table, key = entity
                 found[entity] = self._empty[table.view.name](key) if row is None else row
+                if entity not in self._guessed:
+                    self._saw(table, is_new=row is None)
         return found
+
+    def _learn_from_guesses(self, refused: Iterable[Entity]) -> None:
+        wrong = self._guessed.intersection(refused)
+        for entity in self._guessed:
+            self._saw(entity[0], is_new=entity not in wrong)
+
+    def _saw(self, table: RowTable[Any], *, is_new: bool) -> None:
+        """Reckon with a row that was not at hand."""
+        share = self._new_share.get(table.view.name, 0.0)
+        self._new_share[table.view.name] = share + (is_new - share) / SHARE_OF
+
+
+def _tell(taken: Taken, arrivals: Sequence[Arrival], steps: Mapping[int, Step]) -> None:
+    """Count what the arrivals did, and gather the changes that follow from them."""
+    for number, (event, place) in enumerate(arrivals):
+        old, new = steps[number]
+        if new is old:
+            taken.replayed += 1
+            if not counted(new, event, place):
+                continue
+        elif new.repeated != old.repeated:
+            taken.repeated += 1
+            continue
+        else:
+            taken.counted += 1
+            taken.late += new.late - old.late
+        taken.changes += [(event, change) for change in changes_of(event, place)]
 
 
 class RowCache(Generic[K]):

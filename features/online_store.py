@@ -14,6 +14,7 @@ generation they are, and a write that was made for another generation is refused
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import redis
@@ -101,10 +102,13 @@ class OnlineStore:
                 pipe.execute_command("HSET", self.sessions.key(session.session_id), *self.sessions.fields(session))
             pipe.execute()
 
-    def compare_and_set(self, writes: Sequence[RowWrite], moved: Mapping[str, tuple[int | None, int]]) -> list[bool]:
+    def compare_and_set(
+        self, writes: Sequence[RowWrite], moved: Mapping[str, tuple[int | None, int]], expected: Positions = MappingProxyType({})
+    ) -> list[bool]:
         """Write each row whose stored row is still the one that it builds on, then move positions; one round trip.
 
-        `moved` holds for each source what its position was and what it becomes. Returns for each write whether it was done.
+        A row that builds on nothing is written only while no position is older than `expected`, so that none takes the place of one that
+        was lost. `moved` holds for each source what its position was and what it becomes. Returns for each write whether it was done.
         Raises StoreBehind where a position is older than `moved` says that it was, StoreExchanged where the rows are of another
         generation than at the last `take_up`, redis.RedisError where the server refuses.
         """
@@ -115,7 +119,7 @@ class OnlineStore:
 
         def commands() -> Iterator[Sequence[Any]]:
             for part in parts:
-                yield self._writing(writes, part)
+                yield self._writing(writes, part, expected)
             for source, (old, new) in moved.items():
                 yield "EVALSHA", MOVE_POSITION_SHA, 1, POSITION_KEY + source, "" if old is None else old, new, *generation
 
@@ -242,7 +246,7 @@ class OnlineStore:
             self.client.connection_pool.release(connection)
         return answers
 
-    def _writing(self, writes: Sequence[RowWrite], part: Sequence[int]) -> list[Any]:
+    def _writing(self, writes: Sequence[RowWrite], part: Sequence[int], expected: Positions) -> list[Any]:
         """Return the command that writes these rows of one table."""
         table = writes[part[0]].table
         keys: list[bytes] = []
@@ -253,8 +257,13 @@ class OnlineStore:
             fields = table.fields_over(write.before, write.after, write.body)
             values += (table.token(write.before), len(fields))
             values += fields
-        lives_ms = SESSION_KEPT_MS if table is self.sessions else 0
-        return ["EVALSHA", WRITE_ROWS_SHA, len(keys), *keys, GENERATION_KEY, self._generation, table.offsets_field, lives_ms, *values]
+        reached: list[Any] = []
+        if not all(writes[number].before.offsets for number in part):
+            for source, offset in expected.items():
+                if offset is not None:
+                    reached += (POSITION_KEY + source, offset)
+        about = (GENERATION_KEY, self._generation, table.offsets_field, SESSION_KEPT_MS if table is self.sessions else 0)
+        return ["EVALSHA", WRITE_ROWS_SHA, len(keys), *keys, *about, len(reached) // 2, *reached, *values]
 
 
 def require_positions(expected: Positions, held: Positions) -> None:

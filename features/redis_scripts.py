@@ -2,17 +2,23 @@
 
 import hashlib
 
-# KEYS: rows. ARGV: the key of the generation and what it must hold, the field of the offsets, how long the rows live in ms or 0;
-# then for each row what that field must hold, how many fields and values follow, and those. Returns 1 for each row that was
-# written, 0 for each refused, and nothing where the generation is another.
+# KEYS: rows. ARGV: the key of the generation and what it must hold, the field of the offsets, how long the rows live in ms or 0, how
+# many positions follow, each with what it must have reached; then for each row what the field of the offsets must hold, how many fields
+# and values follow, and those. A row that builds on nothing is written only where the positions are reached: else it may have been lost.
+# Returns 1 for each row that was written, 0 for each refused, and nothing where the generation is another.
 WRITE_ROWS = """
 local done = {}
 if (redis.call('GET', ARGV[1]) or '') ~= ARGV[2] then return done end
-local place = 5
+local place = 6
+local reached = true
+for _ = 1, tonumber(ARGV[5]) do
+  if tonumber(redis.call('GET', ARGV[place]) or '-1') < tonumber(ARGV[place + 1]) then reached = false end
+  place = place + 2
+end
 for number, key in ipairs(KEYS) do
   local count = tonumber(ARGV[place + 1])
   local held = redis.call('HGET', key, ARGV[3]) or ''
-  if held == ARGV[place] then
+  if held == ARGV[place] and (held ~= '' or reached) then
     redis.call('HSET', key, unpack(ARGV, place + 2, place + 1 + count))
     if ARGV[4] ~= '0' then redis.call('PEXPIRE', key, ARGV[4]) end
     done[number] = 1

@@ -1,6 +1,8 @@
 """Batches, crashes, and two workers that both believe a partition to be theirs: the rows are those of a plain fold, on a real Redis."""
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import redis
@@ -18,6 +20,8 @@ from headrace.schemas import Click, Event, ItemChange, ItemRow, OrderLine, Purch
 
 START_MS = 1_760_000_000_000
 SOURCES = ("clicks/0", "purchases/0")
+# Rows that are not at hand are taken for new always, if nearly all were, or never.
+ASKED_BELOW = st.sampled_from([0.0, 0.8, 2.0])
 SHOPPERS, ITEMS, SESSIONS = ("ada", "ben"), ("lamp", "chair", "vase"), ("s-1", "s-2", None)
 
 
@@ -78,7 +82,8 @@ def assert_rows_are_those_of_a_plain_fold(store: OnlineStore, log: Sequence[Arri
 def test_any_batches_and_crashes_give_the_rows_of_a_plain_fold(store: OnlineStore, log: list[Arrival], data: st.DataObject) -> None:
     """A crash may come after the write, and changes of items may be sent and taken in more than once."""
     store.client.flushdb()
-    folder = RowFolder(store)
+    asked_below = data.draw(ASKED_BELOW, label="asked below")
+    folder = RowFolder(store, asked_below=asked_below)
     sent: list[ItemChange] = []
     taken_in = begun = 0
     while begun < len(log):
@@ -90,7 +95,7 @@ def test_any_batches_and_crashes_give_the_rows_of_a_plain_fold(store: OnlineStor
         taken_in += len(changes)
         begun += size
         if data.draw(st.booleans(), label="crash"):
-            folder = RowFolder(store)
+            folder = RowFolder(store, asked_below=asked_below)
             begun = data.draw(st.integers(0, min(begun, len(log))), label="committed")
             taken_in = data.draw(st.integers(0, taken_in), label="changes committed")
     folder.take_in([], sent[taken_in:], {})
@@ -102,7 +107,7 @@ def test_any_batches_and_crashes_give_the_rows_of_a_plain_fold(store: OnlineStor
 def test_two_workers_with_the_same_partition_in_hand_spoil_nothing(store: OnlineStore, log: list[Arrival], data: st.DataObject) -> None:
     """As when one was paused: each goes its own way through the log, with rows at hand that the other has written since."""
     store.client.flushdb()
-    folders = [RowFolder(store), RowFolder(store)]
+    folders = [RowFolder(store, asked_below=data.draw(ASKED_BELOW, label="asked below")) for _ in range(2)]
     begun = [0, 0]
     sent: list[list[ItemChange]] = [[], []]
     while min(begun) < len(log):
@@ -121,7 +126,7 @@ def test_two_workers_with_the_same_partition_in_hand_spoil_nothing(store: Online
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.large_base_example])
 def test_nothing_is_built_on_a_row_that_the_store_has_lost(store: OnlineStore, log: list[Arrival], data: st.DataObject) -> None:
     store.client.flushdb()
-    folder = RowFolder(store)
+    folder = RowFolder(store, asked_below=data.draw(ASKED_BELOW, label="asked below"))
     middle = data.draw(st.integers(1, len(log)), label="emptied after")
     folder.take_in(log[:middle], [], reached(log[:middle]))
     store.client.flushdb()
@@ -155,3 +160,58 @@ def test_a_write_that_the_server_refuses_leaves_nothing_half_known(store: Online
     folder.take_in([], [change for _, change in taken.changes], {})
     assert (taken.counted, folder.expected) == (1, {"clicks/0": 0})
     assert_rows_are_those_of_a_plain_fold(store, arrivals)
+
+
+def test_what_was_wrongly_taken_for_new_counts_as_what_it_is(store: OnlineStore) -> None:
+    store.client.flushdb()
+    first, second = (Click(event_id=name, event_time_ms=START_MS, item_id="lamp", user_id="ada", session_id="s-1") for name in ("1", "2"))
+    RowFolder(store).take_in([(first, Place("clicks/0", 0, 1))], [], {"clicks/0": 0})
+    folder = RowFolder(store, asked_below=0.0)
+    # One that the row holds, one that was sent twice, and one that is news.
+    arrivals = [(event, Place("clicks/0", offset, 1)) for offset, event in enumerate([first, first, second])]
+    taken = folder.take_in(arrivals, [], {"clicks/0": 2})
+    assert (taken.replayed, taken.repeated, taken.counted, taken.refused_writes) == (1, 1, 1, 0)
+    assert [event.event_id for event, _ in taken.changes] == ["1", "2"]
+    folder.take_in([], [change for _, change in taken.changes], {})
+    assert_rows_are_those_of_a_plain_fold(store, arrivals)
+
+
+class NotedStore(OnlineStore):
+    """Notes what is asked of it."""
+
+    asked = ""
+
+    def read_checked(self, *given: Any) -> list[Any]:
+        self.asked += "r"
+        return super().read_checked(*given)
+
+    def compare_and_set(self, *given: Any) -> list[bool]:
+        self.asked += "w"
+        return super().compare_and_set(*given)
+
+
+def test_rows_are_not_asked_for_while_nearly_all_are_new(store: OnlineStore) -> None:
+    store.client.flushdb()
+    noted = NotedStore(store.client)
+
+    def ways_of(folder: RowFolder, shoppers: range, source: str) -> Counter[str]:
+        """Return how often which way was gone for an event of each of these shoppers."""
+        ways: Counter[str] = Counter()
+        for number in shoppers:
+            noted.asked = ""
+            event = Click(event_id=f"{source}-{number}", event_time_ms=START_MS, item_id="lamp", user_id=f"u-{number}")
+            folder.take_in([(event, Place(source, number, 1))], [], {source: number})
+            ways[noted.asked] += 1
+        return ways
+
+    folder = RowFolder(noted)
+    ways = ways_of(folder, range(500), "clicks/0")
+    assert ways == {"rw": ways["rw"], "w": ways["w"]}
+    assert 200 < ways["rw"] < 400
+    assert ways_of(folder, range(500, 600), "clicks/0") == {"w": 100}
+    # These are there already, and not at hand: after some refused writes it asks first again.
+    folder = RowFolder(noted)
+    ways_of(folder, range(600, 1100), "clicks/0")
+    ways = ways_of(folder, range(500), "clicks/1")
+    assert ways == {"rw": ways["rw"], "wrw": ways["wrw"]}
+    assert 10 < ways["wrw"] < 100
