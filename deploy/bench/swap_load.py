@@ -11,9 +11,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import torch
@@ -127,26 +129,42 @@ def _under_load(
     file = ground.data / "asked.jsonl"
     bodies = [_body(history) for history in histories]
     errand = Errand(port=port, bodies=bodies, rate=asked_per_s, seconds=seconds, connections=CONNECTIONS, kept=KEPT, file=str(file))
+    on: list[tuple[int, int]] = []
+    with _asking(errand) as answers:
+        before = _swaps(port)
+        # The first spells warm up what is asked and are not counted.
+        time.sleep(2 * SPELL_S - 1.0)
+        for spell in range(spells):
+            tell(f"spell {spell + 1} of {spells}")
+            time.sleep(SPELL_S)
+            began_ns = time.time_ns()
+            for turn in range(min(round(per_s * SPELL_S), swaps - round(per_s * SPELL_S) * spell)):
+                time.sleep(max(0.0, turn / per_s - (time.time_ns() - began_ns) / 1e9))
+                updates.publish()
+            time.sleep(0.2)
+            on.append((began_ns, time.time_ns()))
+        settle(lambda: _swaps(port) - before >= swaps, f"the gateway has swapped {swaps} times", SWAPPED_TIMEOUT_S)
+        gateway.require_alive()
+        asked = answers()
+    return _found(ground, asked, histories, on, int(_swaps(port) - before))
+
+
+@contextmanager
+def _asking(errand: Errand) -> Iterator[Callable[[], list[Asked]]]:
+    """Have another process ask. What is lent waits until all is asked, and returns what came of it."""
     process = subprocess.Popen([sys.executable, "-m", "headrace.deploy.bench.asking"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     collected = threading.Thread(target=lambda: process.communicate(msgspec.json.encode(errand)), daemon=True)
     collected.start()
-    before, on = _swaps(port), []
-    # The first spells warm up what is asked and are not counted.
-    time.sleep(2 * SPELL_S - 1.0)
-    for spell in range(spells):
-        tell(f"spell {spell + 1} of {spells}")
-        time.sleep(SPELL_S)
-        began_ns = time.time_ns()
-        for turn in range(min(round(per_s * SPELL_S), swaps - round(per_s * SPELL_S) * spell)):
-            time.sleep(max(0.0, turn / per_s - (time.time_ns() - began_ns) / 1e9))
-            updates.publish()
-        time.sleep(0.2)
-        on.append((began_ns, time.time_ns()))
-    settle(lambda: _swaps(port) - before >= swaps, f"the gateway has swapped {swaps} times", SWAPPED_TIMEOUT_S)
-    gateway.require_alive()
-    collected.join(timeout=seconds)
-    asked = [msgspec.json.decode(line, type=Asked) for line in file.read_bytes().splitlines()]
-    return _found(ground, asked, histories, on, int(_swaps(port) - before))
+
+    def answers() -> list[Asked]:
+        collected.join(timeout=errand.seconds)
+        return [msgspec.json.decode(line, type=Asked) for line in Path(errand.file).read_bytes().splitlines()]
+
+    try:
+        yield answers
+    finally:
+        process.kill()
+        collected.join()
 
 
 def _found(
