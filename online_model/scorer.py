@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headrace.online_model.coarse_units import is_worth_it, rank_all
+from headrace.online_model.best_rows import rank_all
+from headrace.online_model.coarse_units import is_worth_it
 from headrace.online_model.payload_checks import check
 from headrace.online_model.row_products import row_products
 from headrace.online_model.step_batch import as_batch, encode_numbers

@@ -9,7 +9,7 @@ from links import SHAPE
 from torch.nn import functional
 
 from headrace.online_model import coarse_units, scorer
-from headrace.online_model.coarse_units import FEW, SMALLEST, SMALLEST_BY_LOOP, CoarseUnits, is_worth_it, rank_all
+from headrace.online_model.coarse_units import FEW, SMALLEST, SMALLEST_BY_LOOP, CoarseUnits, is_worth_it
 from headrace.online_model.scorer import score_with, search
 from headrace.online_model.weights import ModelCopy
 from headrace.schemas import HistoryEntry
@@ -107,30 +107,3 @@ def test_a_small_catalogue_and_a_wish_for_very_many_are_served_by_a_plain_produc
     assert is_worth_it(units, least, 100, FEW + 1) == fast
     assert not is_worth_it(units, least - 1, 100, FEW)
     assert not is_worth_it(units, least, 10_000, FEW)
-
-
-@pytest.mark.parametrize("size", [2, 3, 17, 18, 100, 1605, 5000])
-@pytest.mark.parametrize("k", [1, 7, 100])
-@pytest.mark.parametrize("batch", [1, 2, 19])
-def test_the_best_of_all_products_are_those_of_torch(size: int, k: int, batch: int) -> None:
-    k = min(k, size - 1)
-    torch.manual_seed(size)
-    products = torch.randn(batch, size)
-    # The unknown item would be the best; one vector has few different products, the last, where there are several, none at all.
-    products[:, 0] = 9.0
-    products[batch // 2] = products[batch // 2].round()
-    products[1:][-1:] = 0.5
-    values, rows = np.empty((batch, k), np.float32), np.empty((batch, k), np.int64)
-    rank_all(products.T.contiguous().numpy(), values, rows)
-    assert values.tolist() == products[:, 1:].topk(k, dim=1).values.tolist()
-    assert np.take_along_axis(products.numpy(), rows, axis=1).tolist() == values.tolist()
-    assert all(len(set(found)) == k and min(found) >= 1 for found in rows.tolist())
-
-
-@pytest.mark.parametrize("batch", [1, 3])
-def test_products_that_are_no_numbers_have_no_best(batch: int) -> None:
-    products = np.full((400, batch), np.nan, np.float32)
-    values, rows = np.empty((batch, 9), np.float32), np.empty((batch, 9), np.int64)
-    rank_all(products, values, rows)
-    assert np.isnan(values).all()
-    assert (rows < 400).all()
