@@ -1,4 +1,4 @@
-"""The approximate index beside the exact search: time of one question, recall, time to build it and to follow changed rows.
+"""The approximate index beside the exact search of the scorer: time of one question, recall, time to build it and to follow changed rows.
 
 Vectors lie in clusters of fifty, as those of trained items do; questions lie near items. Without clusters recall is lower.
 """
@@ -11,9 +11,9 @@ import torch
 from msgspec import Struct
 from torch.nn import functional
 
-from headrace.deploy.bench.scorer_peers import BEST, WIDTH
+from headrace.deploy.bench.scorer_peers import BEST, WIDTH, drawn_model
 from headrace.online_model.catalogue_index import CatalogueIndex
-from headrace.online_model.coarse_units import CoarseUnits
+from headrace.online_model.scorer import search
 
 QUESTIONS = 200
 CHANGED = 1000
@@ -34,19 +34,19 @@ class IndexRow(Struct, frozen=True):
 def measure_index(items: int) -> IndexRow:
     """Build and ask."""
     draw = torch.Generator().manual_seed(5)
-    capacity = 16 * -(-items // 16)
+    copy = drawn_model(items)
+    capacity = len(copy.units)
     centres = torch.randn(max(1, capacity // CLUSTER), WIDTH, generator=draw)
     places = torch.randint(len(centres), (capacity,), generator=draw)
-    units = functional.normalize(centres[places] + SPREAD * torch.randn(capacity, WIDTH, generator=draw), dim=1)
+    copy.units = units = functional.normalize(centres[places] + SPREAD * torch.randn(capacity, WIDTH, generator=draw), dim=1)
     asked = units[torch.randint(1, items, (QUESTIONS,), generator=draw)]
     vectors = functional.normalize(asked + NEAR * torch.randn(QUESTIONS, WIDTH, generator=draw), dim=1)
     started_s = time.perf_counter()
     index = CatalogueIndex(units, items)
     build_s = time.perf_counter() - started_s
-    exact = CoarseUnits(units)
     recall = index.recall(vectors, BEST, items)
     p50_ms = _median_ms(lambda place: index.best(vectors[place : place + 1], BEST))
-    exact_ms = _median_ms(lambda place: exact.best(units, vectors[place : place + 1], items, BEST))
+    exact_ms = _median_ms(lambda place: search(copy, vectors[place : place + 1], BEST, normalised=False))
     started_s = time.perf_counter()
     index.put(torch.arange(1, 1 + CHANGED), units)
     return IndexRow(items, build_s, recall, p50_ms, exact_ms, 1000.0 * (time.perf_counter() - started_s))
