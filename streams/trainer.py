@@ -10,6 +10,7 @@ from headrace.features.online_store import FEATURE_SERVICE, OnlineStore
 from headrace.online_model.fine_tuning import Round, TuningPlan
 from headrace.online_model.gate_state import BadGateState
 from headrace.online_model.resumable_tuner import ResumableTuner
+from headrace.online_model.step_batch import warm_up
 from headrace.online_model.trusted_set import TrustedSet
 from headrace.online_model.weights import NO_WEIGHTS, BadUpdate, ModelCopy, chained_sha256, snapshot_payload
 from headrace.schemas import ModelUpdate
@@ -111,6 +112,8 @@ class Trainer:
             self._publish_snapshot("start")
             self._whole = True
         metrics.MODEL_VERSION.set(self._tuner.live.version)
+        # After a slow round the learner rests, so that it would begin by falling behind.
+        warm_up()
         collect_garbage_seldom()
         ready.set()
         left_out = 0

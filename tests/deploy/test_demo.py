@@ -47,9 +47,8 @@ def test_a_real_file_is_replayed_whole_and_every_event_is_in_the_features(
         assert report["purchases_counted"] == report["purchases_published"] > 200
     assert report["events_counted"] == report["events_published"] > 5000
     assert (report["events_lost"], report["events_double"], report["torn_responses"], report["dead_letters"]) == (0, 0, 0, 0)
-    # A slow machine comes to a few rounds of learning only, while it compiles what it has never run.
-    assert report["model_versions"] >= 3
-    assert report["swaps"] >= 3
+    assert report["model_versions"] >= 5
+    assert report["swaps"] >= 5
     assert report["responses_checked"] > 10
     assert report["hit_rate_at_20"] > report["popularity_hit_rate_at_20"]
     assert all(report["freshness_ms"][kind][share] > 0 for kind in ("feature", "recommendation", "weights") for share in ("p50", "p99"))
