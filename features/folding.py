@@ -110,8 +110,10 @@ class RowFolder:
         refused = self._write(touched, moved, taken)
         for source, (_, offset) in moved.items():
             self.expected[source] = offset
-        self._learn_from_guesses(refused)
-        taken.refused_writes = len(set(refused) - self._guessed)
+        wrong = self._guessed.intersection(refused)
+        for entity in self._guessed:
+            self._saw(entity[0], is_new=entity not in wrong)
+        taken.refused_writes = len(refused) - len(wrong)
         for _ in range(MOST_TRIES):
             if not refused:
                 _tell(taken, arrivals, steps)
@@ -217,11 +219,6 @@ class RowFolder:
                 if entity not in self._guessed:
                     self._saw(table, is_new=row is None)
         return found
-
-    def _learn_from_guesses(self, refused: Iterable[Entity]) -> None:
-        wrong = self._guessed.intersection(refused)
-        for entity in self._guessed:
-            self._saw(entity[0], is_new=entity not in wrong)
 
     def _saw(self, table: RowTable[Any], *, is_new: bool) -> None:
         """Reckon with a row that was not at hand."""

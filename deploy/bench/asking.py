@@ -1,8 +1,8 @@
 """A process that asks the gateway for predictions at an even rate, and writes how long each answer took.
 
 It is open-loop: a question has a time at which it is due, and its latency counts from then, so that a gateway that stands still
-is charged for every question that waits meanwhile. Run as `python -m headrace.deploy.bench.asking`, with an `Errand` as JSON on
-standard input; lines of `Asked` go to its file, and when all is over, one JSON object with their number to standard output.
+is charged for every question that waits meanwhile. Run as `python -m headrace.deploy.bench.asking FILE`, with an `Errand` as JSON
+in the file; lines of `Asked` go to the errand's own file, and when all is over, one JSON object with their number to standard output.
 """
 
 import http.client
@@ -86,7 +86,7 @@ class _Connection(threading.Thread):
 
 
 if __name__ == "__main__":
-    wanted = msgspec.json.decode(sys.stdin.buffer.read(), type=Errand)
+    wanted = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Errand)
     # The threads' turns must be shorter than what is measured.
     sys.setswitchinterval(0.0005)
     found = ask_at_rate(wanted)

@@ -20,9 +20,9 @@ from starlette.routing import Route
 
 from headrace.deploy.bench.scorer_peers import Answerer, Answers, drawn_histories, drawn_model, made
 from headrace.schemas import HistoryEntry
+from headrace.streams.gateway import SWITCH_INTERVAL_S
 
 MOST_TOGETHER = 64
-SWITCH_INTERVAL_S = 0.001
 
 History = list[HistoryEntry]
 
@@ -80,7 +80,6 @@ def main(peer: str, items: str, onnx_file: str, port: str) -> None:
     import torch
 
     torch.set_num_threads(1)
-    # As the gateway does it.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     answerer = made(peer, drawn_model(int(items)), Path(onnx_file))
     for count in (1, 16):

@@ -7,15 +7,12 @@ that whatever else goes on falls on both alike. An answer is torn where it diffe
 
 import math
 import os
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import torch
@@ -129,9 +126,12 @@ def _under_load(
     file = ground.data / "asked.jsonl"
     bodies = [_body(history) for history in histories]
     errand = Errand(port=port, bodies=bodies, rate=asked_per_s, seconds=seconds, connections=CONNECTIONS, kept=KEPT, file=str(file))
-    on: list[tuple[int, int]] = []
-    with _asking(errand) as answers:
-        before = _swaps(port)
+    errand_file = ground.data / "errand.json"
+    errand_file.write_bytes(msgspec.json.encode(errand))
+    command = [sys.executable, "-m", "headrace.deploy.bench.asking", str(errand_file)]
+    asker = MeasuredProcess(command, ground.home / "logs" / "swap-asking.log")
+    try:
+        before, on = _swaps(port), []
         # The first spells warm up what is asked and are not counted.
         time.sleep(2 * SPELL_S - 1.0)
         for spell in range(spells):
@@ -145,26 +145,11 @@ def _under_load(
             on.append((began_ns, time.time_ns()))
         settle(lambda: _swaps(port) - before >= swaps, f"the gateway has swapped {swaps} times", SWAPPED_TIMEOUT_S)
         gateway.require_alive()
-        asked = answers()
-    return _found(ground, asked, histories, on, int(_swaps(port) - before))
-
-
-@contextmanager
-def _asking(errand: Errand) -> Iterator[Callable[[], list[Asked]]]:
-    """Have another process ask. What is lent waits until all is asked, and returns what came of it."""
-    process = subprocess.Popen([sys.executable, "-m", "headrace.deploy.bench.asking"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    collected = threading.Thread(target=lambda: process.communicate(msgspec.json.encode(errand)), daemon=True)
-    collected.start()
-
-    def answers() -> list[Asked]:
-        collected.join(timeout=errand.seconds)
-        return [msgspec.json.decode(line, type=Asked) for line in Path(errand.file).read_bytes().splitlines()]
-
-    try:
-        yield answers
+        asker.result(timeout_s=seconds)
     finally:
-        process.kill()
-        collected.join()
+        asker.stop()
+    asked = [msgspec.json.decode(line, type=Asked) for line in file.read_bytes().splitlines()]
+    return _found(ground, asked, histories, on, int(_swaps(port) - before))
 
 
 def _found(

@@ -15,9 +15,9 @@ import numpy as np
 
 from headrace.online_model.scorer import Scorer, score_with
 from headrace.schemas import HistoryEntry, ModelUpdate
+from headrace.streams.gateway import SWITCH_INTERVAL_S
 
 SPELLS = 10
-SWITCH_INTERVAL_S = 0.001
 NO_ROWS = np.empty(0, np.int64)
 
 Link = tuple[ModelUpdate, bytes]
@@ -41,7 +41,6 @@ def measure_pauses(
 ) -> Pauses:
     """Apply the links, which must follow on what the scorer holds, at that rate, in spells, while one history is scored."""
     interval_s = sys.getswitchinterval()
-    # As the gateway does it.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     swapping, stop = threading.Event(), threading.Event()
     taken: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
