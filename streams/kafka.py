@@ -13,7 +13,14 @@ from headrace.schemas.topics import TOPICS, Topic
 log = logging.getLogger(__name__)
 
 LARGEST_MESSAGE = max(topic.max_bytes for topic in TOPICS) + 1000
-NO_LEADER_YET = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
+# What a broker says of a partition whose leader was chosen a moment ago, before it, or the asker, has heard of that.
+NO_LEADER_YET = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+}
 LINGER_MS = 5
 BEGINNING, END = "beginning", "end"
 
