@@ -112,7 +112,7 @@ class Trainer:
             self._publish_snapshot("start")
             self._whole = True
         metrics.MODEL_VERSION.set(self._tuner.live.version)
-        # After a slow round the learner rests, so that it would begin by falling behind.
+        # Else what is published meanwhile would wait for it in the first round.
         warm_up()
         collect_garbage_seldom()
         ready.set()
@@ -128,7 +128,8 @@ class Trainer:
             if examples:
                 started_s = time.monotonic()
                 self.learn(trigger, examples)
-                if self._clock() - examples[-1].published_ms > BEHIND_MS:
+                newest_ms = self._buffer.newest_ms()
+                if newest_ms is not None and self._clock() - newest_ms > BEHIND_MS:
                     # The agents share our processor: rest, or they would fall ever further behind what is published.
                     stop.wait(RESTS * (time.monotonic() - started_s))
         self._keep_gate()

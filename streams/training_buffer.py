@@ -32,8 +32,9 @@ class Example:
 class ExampleBuffer:
     """Examples between the event loop, which adds them, and the training thread, which takes them up.
 
-    A round begins when `count` examples wait, or the oldest has waited for `age_s`. After `hurry()` the next rounds begin
-    with `count` / 8. When `limit` examples wait the oldest is left out: the newest events say more about the shop.
+    A round begins when `count` examples wait, or the oldest has waited for `age_s`, and takes all that wait: what stayed behind would
+    be learned late, and that after it later. After `hurry()` the next rounds begin with `count` / 8. When `limit` examples wait the
+    oldest is left out: the newest events say more about the shop.
     `release` is called, from either thread, with examples that need not be delivered again.
     """
 
@@ -43,15 +44,13 @@ class ExampleBuffer:
         *,
         count: int = 192,
         age_s: float = 1.0,
-        limit: int = 2048,
-        round_limit: int = 1024,
+        limit: int = 1024,
     ) -> None:
         self.left_out = 0
         self.release = release
         self._count = count
         self._age_s = age_s
         self._limit = limit
-        self._round_limit = round_limit
         self._waiting: deque[tuple[float, Example]] = deque()
         self._hurried_rounds = 0
         self._changed = threading.Condition()
@@ -79,6 +78,11 @@ class ExampleBuffer:
         with self._changed:
             return self._waiting[0][1].published_ms if self._waiting else None
 
+    def newest_ms(self) -> int | None:
+        """Return when the newest waiting example was published, in milliseconds since 1970; None where none waits."""
+        with self._changed:
+            return self._waiting[-1][1].published_ms if self._waiting else None
+
     def hurry(self, rounds: int) -> None:
         """Let the next `rounds` rounds begin sooner, since the shop has changed."""
         with self._changed:
@@ -94,7 +98,9 @@ class ExampleBuffer:
                 trigger = self._trigger(now)
                 if trigger is not None:
                     self._hurried_rounds = max(0, self._hurried_rounds - 1)
-                    return trigger, [self._waiting.popleft()[1] for _ in range(min(len(self._waiting), self._round_limit))]
+                    examples = [example for _, example in self._waiting]
+                    self._waiting.clear()
+                    return trigger, examples
                 ripe = self._waiting[0][0] + self._age_s if self._waiting else deadline
                 if now >= deadline:
                     return "time", []

@@ -60,12 +60,14 @@ def test_the_oldest_is_left_out_released_and_counted_where_there_is_no_room() ->
     assert [one.offset for one in waiting.take(0.01)[1]] == [3, 4]
 
 
-def test_a_round_is_never_larger_than_its_limit() -> None:
-    waiting, _ = buffer(count=2, age_s=60, round_limit=4)
+def test_a_round_takes_all_that_wait() -> None:
+    waiting, _ = buffer(count=2, age_s=60)
+    assert waiting.newest_ms() is waiting.oldest_ms() is None
     for number in range(6):
         waiting.add(example(number))
-    assert len(waiting.take(0.01)[1]) == 4
-    assert len(waiting.take(0.01)[1]) == 2
+    assert (waiting.oldest_ms(), waiting.newest_ms(), waiting.waiting) == (0, 5, 6)
+    assert [one.offset for one in waiting.take(0.01)[1]] == [0, 1, 2, 3, 4, 5]
+    assert waiting.waiting == 0
 
 
 def test_who_waits_is_woken_by_the_example_that_completes_a_round() -> None:
