@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from headrace.online_model.best_rows import rank_all
-from headrace.online_model.coarse_units import is_worth_it
+from headrace.online_model.coarse_units import CoarseUnits, is_worth_it
 from headrace.online_model.payload_checks import check
 from headrace.online_model.row_products import row_products
 from headrace.online_model.step_batch import as_batch, encode_numbers
@@ -198,6 +198,9 @@ def warm_up() -> None:
     copy = ModelCopy()
     copy.add_items(["warm"])
     score_with(copy, [[HistoryEntry("warm", "view", 0)]])
+    # What is asked of a large catalogue, on one that is as small as may be.
+    units = torch.eye(64)
+    CoarseUnits(units).best(units, units[:1], size=64, k=1)
 
 
 def _followed(copy: ModelCopy, histories: Sequence[Sequence[HistoryEntry]]) -> tuple[Tensor, Tensor]:

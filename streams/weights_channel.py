@@ -44,7 +44,8 @@ class WeightsPublisher:
     """
 
     def __init__(self, bootstrap: str, client_id: str, *, signing: SigningKey | None = None, store: WeightStore | None = None) -> None:
-        self._producer = kafka.producer(bootstrap, client_id)
+        # LZ4 makes weights 3% smaller, and a third more work for the broker.
+        self._producer = kafka.producer(bootstrap, client_id, **{"compression.type": "none"})
         self._client_id = client_id
         self._signing = signing
         self._store = store
