@@ -188,6 +188,11 @@ class ChainFollower:
             if not (self._go_on() if self._way else self._decide(self._came[0])):
                 return
 
+    def look_again(self) -> None:
+        """Look once more for a way to the newest version where none is known, since `snapshots` may tell of more by now."""
+        if not self._way and self.newest_seen > self.present[0]:
+            self._resync()
+
     def _go_on(self) -> bool:
         """Take in the next update of the way; return False where its bytes may still come."""
         taken = self._try(self._way[0])

@@ -172,7 +172,9 @@ class WeightsFollower:
         self._model = model
         self._trusted = trusted
         self._store = store
-        self._asked_store_s = 0.0
+        self._store_free_s = 0.0
+        # Whether the store would have been asked, had it not been asked a moment before.
+        self._owes_look = False
         self._payloads = WeightPayloads(bootstrap, client_id, store)
         # The traces of followed updates that came since the start, by version and kind.
         self._traces: dict[tuple[int, str], str] = {}
@@ -200,6 +202,9 @@ class WeightsFollower:
         self._payloads.is_quiet = record is None
         if record is not None:
             self._take(record)
+        if self._owes_look and time.monotonic() >= self._store_free_s:
+            self._owes_look = False
+            self.chain.look_again()
         self.chain.advance()
         if not self.chain.is_on_way:
             self.caught_up.set()
@@ -239,11 +244,12 @@ class WeightsFollower:
         return updates.walk(from_version) if from_version is not None else updates.way(NOTHING, self._snapshots(0))
 
     def _snapshots(self, version: int) -> list[ModelUpdate]:
-        """Return the newest snapshots in the store that are newer than a version."""
+        """Return the newest snapshots in the store that are newer than a version; none, for now, where it was asked a moment ago."""
         now_s = time.monotonic()
-        if version and now_s < self._asked_store_s + STORE_PAUSE_S:
+        if version and now_s < self._store_free_s:
+            self._owes_look = True
             return []
-        self._asked_store_s = now_s
+        self._store_free_s = now_s + STORE_PAUSE_S
         return self._from_store(lambda update: update.version > version)
 
     def _from_store(self, wanted: Callable[[ModelUpdate], bool]) -> list[ModelUpdate]:

@@ -247,7 +247,12 @@ def test_snapshots_go_to_the_store_and_a_scorer_finds_there_what_the_topic_has_d
         one.follower.close()
 
 
-def test_after_a_lost_update_the_way_back_leads_over_the_newest_snapshot_at_once(kafka: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pause_s", [0.0, 3.0])
+def test_after_a_lost_update_the_way_back_leads_over_the_newest_snapshot(
+    pause_s: float, kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With the pause the store, which is asked at the start, is not asked at once, and no further update comes to remind of it.
+    monkeypatch.setattr(weights_channel, "STORE_PAUSE_S", pause_s)
     store = WeightStore(tmp_path)
     chain = Chain(kafka, store=store)
     chain.snapshot()
