@@ -44,7 +44,6 @@ BEHIND_MS = 2000
 RESTS = 3.0
 # A busy shop's rounds make a step for so many events; one that has time makes the plan's steps whatever there is.
 EVENTS_PER_STEP = 256
-MOST_STEPS = 8
 RESUME_TIMEOUT_S = 20.0
 # How many versions may lie between what the gate remembers and the newest weights.
 MOST_SINCE = 2 * SNAPSHOT_EVERY
@@ -142,7 +141,7 @@ class Trainer:
         if fresh:
             started_s, started_ns = time.perf_counter(), time.time_ns()
             newest = self._histories.extend(fresh)
-            steps = self._tuner.plan.steps if trigger != "count" else min(MOST_STEPS, -(-len(fresh) // EVENTS_PER_STEP))
+            steps = self._tuner.plan.steps if trigger != "count" else -(-len(fresh) // EVENTS_PER_STEP)
             learned = self._tuner.run(
                 [shopper.history for shopper in newest],
                 steps,
