@@ -1,27 +1,21 @@
 """A softmax over the right item and sampled wrong ones (Bengio and Senécal, 2008), each logit lowered by the log of how often its
 item is drawn (Yi et al., RecSys 2019)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from headrace.online_model.transformer import NextItemTransformer
-
 NEVER = -1e9
+# Logits that are kept at once while learning, 1 MiB: what leaves the processor's cache before it is used again takes twice the time.
+LOGITS_TOGETHER = 1 << 18
 
 
 def log_shares(counts: Tensor) -> Tensor:
     """Return the log of the share at which each row is drawn, (rows,), from how often each came; every row has at least one share."""
     return ((counts + 1) / (counts.sum() + len(counts))).log()
-
-
-def softmax_losses(model: NextItemTransformer, vectors: Tensor, targets: Tensor, negatives: Tensor, log_q: Tensor) -> Tensor:
-    """Return the loss of each target, (targets,), from the vectors of what came before it, (targets, width).
-
-    `targets` and `negatives` are rows of the item table; a negative that is the target itself does not count. `log_q` is (capacity,).
-    """
-    units = model.unit_items(torch.cat([targets, negatives]))
-    return losses_of(vectors, units[: len(targets)], units[len(targets) :], targets, negatives, log_q[targets], log_q[negatives])
 
 
 def losses_of(
@@ -34,3 +28,82 @@ def losses_of(
     logits = (vectors * right).sum(dim=1) - right_log_q
     others = torch.addmm(-wrong_log_q, vectors, wrong.T).masked_fill_(negatives[None, :] == targets[:, None], NEVER)
     return functional.softplus(others.logsumexp(dim=1) - logits)
+
+
+def weighted_loss(
+    vectors: Tensor,
+    right: Tensor,
+    wrong: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    right_log_q: Tensor,
+    wrong_log_q: Tensor,
+    weights: Tensor,
+) -> Tensor:
+    """Return the sum of `weights`, (targets,), times `losses_of`, to learn from: gradients go to `vectors`, `right` and `wrong`.
+
+    They are worked out along with the loss, some targets at a time, so that no matrix of (targets, negatives) is ever whole.
+    """
+    loss: Tensor = _WeightedLoss.apply(vectors, right, wrong, targets, negatives, right_log_q, wrong_log_q, weights)
+    return loss
+
+
+class _WeightedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        vectors: Tensor,
+        right: Tensor,
+        wrong: Tensor,
+        targets: Tensor,
+        negatives: Tensor,
+        right_log_q: Tensor,
+        wrong_log_q: Tensor,
+        weights: Tensor,
+    ) -> Tensor:
+        count, together = len(targets), len(targets)
+        if vectors.device.type == "cpu":
+            together = max(1, LOGITS_TOGETHER // max(1, len(negatives)))
+        to_vectors, to_wrong = torch.empty_like(vectors), torch.zeros_like(wrong)
+        # How much more each right item should have been expected, times its weight.
+        missed = torch.empty_like(right_log_q)
+        loss = vectors.new_zeros(())
+        own, doubles = _same(targets, negatives)
+        bounds = range(0, count, together)
+        ends = torch.searchsorted(own, torch.tensor([*bounds, count], device=own.device)).tolist()
+        room = vectors.new_empty(min(count, together), len(negatives))
+        for number, first in enumerate(bounds):
+            part = slice(first, min(count, first + together))
+            asked, pairs = vectors[part], slice(ends[number], ends[number + 1])
+            logits = torch.addmm(-wrong_log_q, asked, wrong.T, out=room[: len(asked)])
+            logits[own[pairs] - first, doubles[pairs]] = NEVER
+            logit = (asked * right[part]).sum(dim=1) - right_log_q[part]
+            highest = torch.maximum(logits.amax(dim=1), logit) if len(negatives) else logit
+            chances = logits.sub_(highest[:, None]).exp_()
+            chance = (logit - highest).exp_()
+            total = chances.sum(dim=1).add_(chance)
+            loss += weights[part] @ (total.log() + highest - logit)
+            missed[part] = (chance / total - 1.0) * weights[part]
+            chances.mul_((weights[part] / total)[:, None])
+            torch.mm(chances, wrong, out=to_vectors[part])
+            to_wrong.addmm_(chances.T, asked)
+        to_vectors.addcmul_(missed[:, None], right)
+        ctx.save_for_backward(to_vectors, missed[:, None] * vectors, to_wrong)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *scale: Tensor) -> tuple[Tensor | None, ...]:
+        to_vectors, to_right, to_wrong = ctx.saved_tensors
+        return to_vectors * scale[0], to_right * scale[0], to_wrong * scale[0], None, None, None, None, None
+
+
+def _same(targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+    """Return all pairs of a target, ascending, and a negative that are the same item, by their places."""
+    order = negatives.argsort()
+    ordered = negatives[order]
+    first = torch.searchsorted(ordered, targets)
+    counts = torch.searchsorted(ordered, targets, right=True) - first
+    own = torch.repeat_interleave(counts)
+    number = torch.arange(len(own), device=own.device) - (counts.cumsum(dim=0) - counts)[own]
+    return own, order[first[own] + number]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from headrace.online_model.history_ring import KeptHistories
-from headrace.online_model.sampled_softmax import losses_of
+from headrace.online_model.sampled_softmax import losses_of, weighted_loss
 from headrace.online_model.step_batch import UNKNOWN, StepBatch, as_batch
 from headrace.online_model.transformer import NextItemTransformer
 
@@ -31,6 +31,15 @@ class TouchedRows:
         units: Tensor = functional.normalize(self.vectors, dim=1) * (self.rows != UNKNOWN).unsqueeze(1)
         return units
 
+    def loss(self, vectors: Tensor, units: Tensor, targets: Tensor, log_q: Tensor, weights: Tensor) -> Tensor:
+        """Return the weighted sum of the losses of `targets`, places among the rows, where `vectors` tell what came before them.
+
+        Targets and weights are (targets,), `units` are those of `units`, and `log_q` is (capacity,).
+        """
+        shares = log_q[self.rows]
+        right, wrong = functional.embedding(targets, units), functional.embedding(self.negatives, units)
+        return weighted_loss(vectors, right, wrong, targets, self.negatives, shares[targets], shares[self.negatives], weights)
+
 
 def training_loss(
     model: NextItemTransformer, histories: KeptHistories, negatives: Tensor, log_q: Tensor, kind_weights: Tensor
@@ -49,9 +58,8 @@ def training_loss(
     # Looked up as in an embedding: the gradient of plain indexing is several times as slow.
     places = known.flatten().nonzero()[:, 0]
     vectors = model.follow(functional.embedding(touched.batch[:, :-1], units), _shortened(steps)).flatten(0, 1).index_select(0, places)
-    losses = _losses(vectors, units, touched.batch[:, 1:][known], touched, log_q)
     weights = kind_weights[steps.kinds[:, 1:][known]] * torch.where(_news(steps)[known], 1.0, SAME_ITEM_WEIGHT)
-    return (weights * losses).sum() / weights.sum(), touched
+    return touched.loss(vectors, units, touched.batch[:, 1:][known], log_q, weights / weights.sum()), touched
 
 
 @torch.no_grad()
@@ -64,7 +72,9 @@ def last_news_losses(model: NextItemTransformer, histories: KeptHistories, negat
     last = news.shape[1] - 1 - news.flip(1).int().argmax(dim=1)
     every = torch.arange(len(news))
     vectors = model.follow(units[touched.batch[:, :-1]], _shortened(steps))[every, last]
-    return _losses(vectors, units, touched.batch[every, last + 1], touched, log_q)
+    shares, targets = log_q[touched.rows], touched.batch[every, last + 1]
+    right, wrong = units[targets], units[touched.negatives]
+    return losses_of(vectors, right, wrong, targets, touched.negatives, shares[targets], shares[touched.negatives])
 
 
 def _news(steps: StepBatch) -> Tensor:
@@ -76,10 +86,3 @@ def _shortened(steps: StepBatch) -> StepBatch:
     """Return the steps but the last column; what follows it is not known."""
     rows, kinds, gaps, prices, categories = (numbers[:, :-1] for numbers in steps[:5])
     return StepBatch(rows, kinds, gaps, prices, categories, steps.lengths - 1)
-
-
-def _losses(vectors: Tensor, units: Tensor, targets: Tensor, touched: TouchedRows, log_q: Tensor) -> Tensor:
-    """Return the loss of each of the targets, (targets,), which are places among the touched rows."""
-    shares = log_q[touched.rows]
-    right, wrong = functional.embedding(targets, units), functional.embedding(touched.negatives, units)
-    return losses_of(vectors, right, wrong, targets, touched.negatives, shares[targets], shares[touched.negatives])

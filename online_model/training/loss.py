@@ -2,8 +2,8 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from headrace.online_model.sampled_softmax import losses_of
 from headrace.online_model.training.batches import LearningBatch
 from headrace.online_model.transformer import NextItemTransformer
 from headrace.online_model.tuning_loss import TouchedRows
@@ -23,9 +23,6 @@ class SoftmaxLoss(nn.Module):
         """Return the weighted sum of the losses, in nats, and the rows whose `.vectors.grad` it leads to."""
         touched = TouchedRows(self.model, torch.cat([batch.steps.rows, batch.targets[:, -1:]], dim=1), negatives)
         touched.vectors.requires_grad_(True)
-        units, shares = touched.units(), log_q[touched.rows]
-        wanted = batch.weights > 0
-        vectors = self.model.follow(units[touched.batch[:, :-1]], batch.steps)[wanted]
-        targets, negatives = touched.batch[:, 1:][wanted], touched.negatives
-        losses = losses_of(vectors, units[targets], units[negatives], targets, negatives, shares[targets], shares[negatives])
-        return (batch.weights[wanted] * losses).sum(), touched
+        units, wanted = touched.units(), batch.weights > 0
+        vectors = self.model.follow(functional.embedding(touched.batch[:, :-1], units), batch.steps)[wanted]
+        return touched.loss(vectors, units, touched.batch[:, 1:][wanted], log_q, batch.weights[wanted]), touched
