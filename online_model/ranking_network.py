@@ -2,10 +2,11 @@
 
 score = w . x + v . relu(W x + b), and the chance of a candidate is the softmax of the scores over all candidates of its question
 (ListNet; Cao et al., ICML 2007, with the item that came as the only relevant one). It begins as the mixture: w is 1 for the log of
-the mix and 0 else, and the hidden layer is nearly silent; so what it learns is a correction. AdamW (Loshchilov and Hutter, ICLR 2019)
-on the mean gradient of some questions, new and remembered; answers are given by a running mean of the weights (Polyak and Juditsky,
-1992).
+the mix and 0 else, and v is 0; so what it learns is a correction. AdamW (Loshchilov and Hutter, ICLR 2019) on the mean gradient of
+some questions, new and remembered; answers are given by a running mean of the weights (Polyak and Juditsky, 1992).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from headrace.online_model.evidence import FEATURES, LOG_MIX
 
 Floats = NDArray[np.float32]
+# Candidates whose chance is wrong by less teach nothing worth the time: together they have at most a thousandth of the gradient.
+LEAST_ERROR = 1e-5
 
 
 class RankingNetwork:
@@ -21,9 +24,9 @@ class RankingNetwork:
     def __init__(
         self,
         *,
-        hidden: int = 24,
+        hidden: int = 128,
         rate: float = 2e-3,
-        questions_per_step: int = 16,
+        questions_per_step: int = 15,
         weight_decay: float = 1e-3,
         averaged_over: int = 500,
         replayed: int = 2,
@@ -37,11 +40,11 @@ class RankingNetwork:
         self._per_step = questions_per_step
         self._decay = weight_decay
         self._averaged_over = averaged_over
-        into, out = draw.normal(size=(FEATURES, hidden)) / FEATURES**0.5, 0.1 * draw.normal(size=hidden) / hidden**0.5
-        first = np.zeros(FEATURES)
+        into = draw.normal(size=(FEATURES, hidden)) / FEATURES**0.5
+        bias, out, first = np.zeros(hidden), np.zeros(hidden), np.zeros(FEATURES)
         first[LOG_MIX] = 1.0
         # All parameters lie in one array, so that a step of the optimizer is a handful of operations.
-        self._weights = np.concatenate([into.ravel(), np.zeros(hidden), out, first]).astype(np.float32)
+        self._weights = np.concatenate([into.ravel(), bias, out, first]).astype(np.float32)
         self._mean_weights = self._weights.copy()
         self._gradient = np.zeros_like(self._weights)
         self._moment = np.zeros_like(self._weights)
@@ -52,7 +55,7 @@ class RankingNetwork:
         self._since = 0
         self._replayed = replayed
         self._remembered = remembered
-        self._old: list[tuple[NDArray[np.float16], int]] = []
+        self._old: list[tuple[Floats, int]] = []
 
     @property
     def steps(self) -> int:
@@ -62,7 +65,7 @@ class RankingNetwork:
     def scores(self, features: Floats) -> Floats:
         """Return the log of the unnormalised chance of each candidate, (candidates,), by the running mean of the weights."""
         into, bias, out, direct = self._parameters(self._mean_weights)
-        scores: Floats = np.maximum(features @ into + bias, 0.0) @ out + features @ direct
+        scores: Floats = _hidden(features, into, bias) @ out + features @ direct
         return scores
 
     def learn(self, features: Floats, came: int) -> None:
@@ -70,11 +73,10 @@ class RankingNetwork:
 
         A question is seen three times or so; without that a shop's first hundred thousand events would be too few to learn from.
         """
-        self._take_in(features, came)
+        asked = [(features, came)]
         if len(self._old) == self._remembered:
-            for number in self._draw.integers(self._remembered, size=self._replayed):
-                old, chosen = self._old[number]
-                self._take_in(old.astype(np.float32), chosen)
+            asked += [self._old[number] for number in self._draw.integers(self._remembered, size=self._replayed)]
+        self._take_in(asked)
         self._keep(features, came)
 
     def learned(self) -> Floats:
@@ -92,20 +94,28 @@ class RankingNetwork:
         self._since = 0
 
     def _keep(self, features: Floats, came: int) -> None:
-        # What lies beyond half precision (a feature of 65,504) is no feature but an accident.
-        kept = (np.clip(features, -6e4, 6e4).astype(np.float16), came)
+        kept = (features.copy(), came)
         if len(self._old) < self._remembered:
             self._old.append(kept)
         else:
             self._old[int(self._draw.integers(self._remembered))] = kept
 
-    def _take_in(self, features: Floats, came: int) -> None:
+    def _take_in(self, questions: Sequence[tuple[Floats, int]]) -> None:
+        """Add the gradients of some questions, all at once: for a single one NumPy's calls take longer than their numbers."""
         into, bias, out, direct = self._parameters(self._weights)
-        hidden = np.maximum(features @ into + bias, 0.0)
+        features = np.concatenate([candidates for candidates, _ in questions])
+        hidden = _hidden(features, into, bias)
         scores = hidden @ out + features @ direct
-        error = np.exp(scores - scores.max())
-        error /= error.sum()
-        error[came] -= 1.0
+        error = np.empty_like(scores)
+        end = 0
+        for candidates, came in questions:
+            of_it = slice(end, end := end + len(candidates))
+            chances = np.exp(scores[of_it] - scores[of_it].max())
+            chances /= chances.sum()
+            chances[came] -= 1.0
+            error[of_it] = chances
+        telling = np.flatnonzero(np.abs(error) > LEAST_ERROR)
+        features, hidden, error = features[telling], hidden[telling], error[telling]
         back = np.outer(error, out)
         back *= hidden > 0.0
         to_into, to_bias, to_out, to_direct = self._parameters(self._gradient)
@@ -113,8 +123,8 @@ class RankingNetwork:
         to_bias += back.sum(axis=0)
         to_out += error @ hidden
         to_direct += error @ features
-        self._waiting += 1
-        if self._waiting == self._per_step:
+        self._waiting += len(questions)
+        if self._waiting >= self._per_step:
             self._step()
 
     def _step(self) -> None:
@@ -136,3 +146,9 @@ class RankingNetwork:
         """Return views of one flat array as into-hidden weights, hidden bias, hidden-out weights and direct weights."""
         into, bias, out, direct = (flat[part] for part in self._parts)
         return into.reshape(FEATURES, -1), bias, out, direct
+
+
+def _hidden(features: Floats, into: Floats, bias: Floats) -> Floats:
+    hidden: Floats = features @ into
+    hidden += bias
+    return np.maximum(hidden, 0.0, out=hidden)
