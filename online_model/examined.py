@@ -5,6 +5,7 @@ Made under the ranker's lock and then owned by whoever asked, so that scoring, l
 
 from dataclasses import dataclass
 from functools import cache
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,11 @@ from headrace.online_model.choosing import choose, strongest
 from headrace.online_model.evidence import CONTEXTS, FEATURES, PARTS, PARTS_COUNT, context_of, features, part_probabilities
 from headrace.online_model.memory import Asking, Memory, Question
 from headrace.online_model.mixture import Mixture
+from headrace.schemas.recommendations import Part
 
 # What the parts are called outside: what is taken from visits of others is co-visitation, whichever way it is counted.
 TOLD_AS = {"followers": "covisitation", "two_hops": "covisitation"}
-TOLD = tuple(dict.fromkeys(TOLD_AS.get(part, part) for part in PARTS))
+TOLD = cast(tuple[Part, ...], tuple(dict.fromkeys(TOLD_AS.get(part, part) for part in PARTS)))
 _TOLD_OF = np.array([[float(TOLD_AS.get(part, part) == told) for told in TOLD] for part in PARTS])
 
 

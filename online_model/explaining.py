@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from headrace.online_model.choosing import strongest
@@ -39,16 +40,26 @@ def reasons_of(
     if silent.any():
         strengths[silent] = _cosines(copy, table, wanted[silent], distinct)
     most = min(MOST_REASONS, len(distinct))
-    places, weights = np.empty((len(wanted), most), np.int64), np.empty((len(wanted), most), np.float32)
-    strongest(strengths, places, weights)
+    places, shares = np.empty((len(wanted), most), np.int64), np.empty((len(wanted), most), np.float32)
+    strongest(strengths, places, shares)
+    # Of what is remembered of the shopper, only what the history at hand has is told.
+    told = [steps.get(item) for item in distinct.tolist()]
+    weights = shares.astype(np.float64).round(4).tolist()
     reasons: list[tuple[Reason, ...]] = []
-    for item, told, each in zip(wanted.tolist(), distinct[places].tolist(), weights.tolist(), strict=True):
+    for item, of_item, each in zip(wanted.tolist(), places.tolist(), weights, strict=True):
         own = steps.get(item)
         if own is not None:
             reasons.append((Reason(item_id=own.item_id, kind=own.kind, weight=1.0),))
-            continue
-        found = [(steps[step], weight) for step, weight in zip(told, each, strict=True) if weight > 0.0 and step in steps]
-        reasons.append(tuple(Reason(item_id=step.item_id, kind=step.kind, weight=round(weight, 4)) for step, weight in found))
+        else:
+            reasons.append(
+                tuple(
+                    [
+                        Reason(item_id=step.item_id, kind=step.kind, weight=weight)
+                        for place, weight in zip(of_item, each, strict=True)
+                        if weight > 0.0 and (step := told[place]) is not None
+                    ]
+                )
+            )
     return reasons
 
 
@@ -66,7 +77,11 @@ def _cosines(copy: ModelCopy, table: TableRows, wanted: NDArray[np.int32], steps
     """Return how near each wanted item is to each step, (wanted, steps), what is far counting as 0."""
     size = len(copy.items)
     of_wanted, of_steps = table.rows_of(wanted, size), table.rows_of(steps, size)
-    cosines = (copy.units[of_wanted] @ copy.units[of_steps].T).cpu().numpy()
+    if copy.device.type == "cpu":
+        units = copy.units.numpy()
+        cosines = units[of_wanted] @ units[of_steps].T
+    else:
+        cosines = (copy.units[torch.from_numpy(of_wanted)] @ copy.units[torch.from_numpy(of_steps)].T).cpu().numpy()
     cosines[of_wanted == UNKNOWN] = 0.0
     cosines[:, of_steps == UNKNOWN] = 0.0
     nearness: NDArray[np.float32] = np.maximum(cosines, 0.0).astype(np.float32)

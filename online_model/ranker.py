@@ -13,10 +13,10 @@ Transformer differs.
 
 import copy as copying
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,18 +52,18 @@ class Weights(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class RankedItem:
+class RankedItem(NamedTuple):
     """An item, its probability, and the part of the mixture that spoke loudest for it.
 
-    `shares` is how the probability divides among the parts; `reasons` are the steps of the history that speak most for the item.
+    `shares` is how the probability divides among the parts, in the order of `examined.TOLD`; `reasons` are the steps of the history
+    that speak most for the item.
     """
 
     item_id: str
     score: float
     part: Part
-    shares: Mapping[str, float] = field(default_factory=dict, repr=False)
-    reasons: Sequence[Reason] = field(default=(), repr=False)
+    shares: Sequence[float] = ()
+    reasons: Sequence[Reason] = ()
 
 
 @dataclass(frozen=True)
@@ -289,7 +289,7 @@ class Ranker:
         items = asked.candidates[order].tolist()
         names = self.ids.names
         return [
-            RankedItem(names[item], chance, cast(Part, TOLD[part]), dict(zip(TOLD, each, strict=True)), reasons)
+            RankedItem(names[item], chance, TOLD[part], each, reasons)
             for item, chance, part, each, reasons in zip(items, chances.tolist(), loudest, of_chances, why, strict=True)
         ]
 

@@ -5,6 +5,7 @@ import time
 
 from headrace.features.asked import AskedView
 from headrace.features.services import all_of
+from headrace.online_model.examined import TOLD
 from headrace.online_model.explaining import in_words
 from headrace.schemas import HistoryEntry, InvalidMessage, RecommendedItem, decode
 from headrace.schemas.events import GUEST_PREFIX
@@ -66,7 +67,7 @@ def prediction(parts: GatewayParts, body: bytes) -> Prediction:
             item_id=item.item_id,
             score=item.score,
             part=item.part,
-            shares=dict(item.shares) if asked.explain else None,
+            shares=dict(zip(TOLD, item.shares, strict=True)) if asked.explain else None,
             because=list(item.reasons) if asked.explain else None,
             why=in_words(item.item_id, item.part, item.reasons) if asked.explain else None,
         )
