@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from headrace.online_model.evidence import FEATURES, LOG_MIX
 
 Floats = NDArray[np.float32]
-# Candidates whose chance is wrong by less teach nothing worth the time: together they have at most a thousandth of the gradient.
-LEAST_ERROR = 1e-5
 
 
 class RankingNetwork:
@@ -114,8 +112,6 @@ class RankingNetwork:
             chances /= chances.sum()
             chances[came] -= 1.0
             error[of_it] = chances
-        telling = np.flatnonzero(np.abs(error) > LEAST_ERROR)
-        features, hidden, error = features[telling], hidden[telling], error[telling]
         back = np.outer(error, out)
         back *= hidden > 0.0
         to_into, to_bias, to_out, to_direct = self._parameters(self._gradient)
