@@ -22,7 +22,7 @@ class RankingNetwork:
     def __init__(
         self,
         *,
-        hidden: int = 128,
+        hidden: int = 64,
         rate: float = 2e-3,
         questions_per_step: int = 15,
         weight_decay: float = 1e-3,
