@@ -7,8 +7,9 @@ from torch import Tensor
 
 from headrace.online_model.gate_state import PanelState
 from headrace.online_model.history_ring import KeptHistories
-from headrace.online_model.step_batch import UNKNOWN, StepBatch, as_batch
-from headrace.online_model.transformer import NextItemTransformer, last_vectors
+from headrace.online_model.last_vectors import vectors_after
+from headrace.online_model.step_batch import UNKNOWN, Numbers
+from headrace.online_model.transformer import NextItemTransformer
 
 LISTED = 20
 NEAR = 100
@@ -27,9 +28,9 @@ class Panel:
 
     @torch.no_grad()
     def __init__(self, model: NextItemTransformer, histories: KeptHistories, items: int) -> None:
-        self._steps = _last_steps(histories, model.shape.length)
+        self._numbers, self._lengths = _last_steps(histories, model.shape.length)
         self._size = len(histories)
-        vectors = last_vectors(model, self._steps) if self._size else torch.zeros(0, model.shape.width)
+        vectors = self._vectors(model)
         units = model.unit_items(torch.arange(items))
         near = [_best(vectors[first : first + HISTORIES_AT_ONCE] @ units.T, NEAR) for first in range(0, self._size, HISTORIES_AT_ONCE)]
         self._near = torch.cat(near) if near else torch.zeros(0, 0, dtype=torch.int64)
@@ -47,7 +48,7 @@ class Panel:
         counts: Counts = np.zeros(model.capacity, np.int64)
         if not self._size:
             return counts
-        vectors = last_vectors(model, self._steps)
+        vectors = self._vectors(model)
         has_changed = torch.zeros(model.capacity, dtype=torch.bool)
         has_changed[touched] = True
         near = (model.unit_items(self._near) @ vectors.unsqueeze(2)).squeeze(2)
@@ -71,13 +72,21 @@ class Panel:
 
     def state(self) -> PanelState:
         """Return the histories and what is near to each, as `keep` has left it."""
-        numbers = torch.stack(self._steps[:-1], dim=2).numpy()
-        return PanelState(numbers, self._steps.lengths.numpy(), self._near.numpy())
+        return PanelState(self._numbers, self._lengths, self._near.numpy())
 
     def restore(self, state: PanelState) -> None:
         """Go on with the histories of a state, and what is near to them."""
-        self._steps, self._size = as_batch(state.steps, state.lengths), len(state.lengths)
+        self._numbers, self._lengths, self._size = state.steps, state.lengths, len(state.lengths)
         self._near = self._asked = torch.from_numpy(state.near)
+
+    def _vectors(self, model: NextItemTransformer) -> Tensor:
+        """Return what the weights make of each history, (histories, width)."""
+        if not self._size:
+            return torch.zeros(0, model.shape.width)
+        # The unit vectors of the items at hand alone, and where each step's item is among them.
+        rows, places = np.unique(self._numbers[:, :, 0], return_inverse=True)
+        numbers = np.concatenate([places.reshape(self._numbers.shape[:2])[:, :, None], self._numbers[:, :, 1:]], axis=2)
+        return vectors_after(model, model.unit_items(torch.from_numpy(rows)), numbers, self._lengths)
 
 
 def grown(now: Counts, before: Counts, times: float, allowed: float) -> list[int]:
@@ -88,12 +97,12 @@ def grown(now: Counts, before: Counts, times: float, allowed: float) -> list[int
     return rows
 
 
-def _last_steps(histories: KeptHistories, length: int) -> StepBatch:
+def _last_steps(histories: KeptHistories, length: int) -> tuple[Numbers, Numbers]:
     """Return the last `length` steps of each history, as they are seen when a list is asked for."""
     starts = np.maximum(histories.lengths - length, 0)
     width = min(length, histories.numbers.shape[1])
     places = np.minimum(starts[:, None] + np.arange(width), histories.numbers.shape[1] - 1)
-    return as_batch(histories.numbers[np.arange(len(histories))[:, None], places], histories.lengths - starts)
+    return histories.numbers[np.arange(len(histories))[:, None], places], histories.lengths - starts
 
 
 def _best(scores: Tensor, wanted: int) -> Tensor:

@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from headrace.online_model.compiled import compiled
-from headrace.online_model.step_batch import Numbers
+from headrace.online_model.step_batch import Numbers, as_batch
 from headrace.online_model.transformer import Block, NextItemTransformer
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
@@ -59,6 +59,15 @@ class LastVectors:
         _norm_rows(np.ascontiguousarray(steps[starts[1:] - 1]), *self._out, vectors)
         _to_length(vectors, self._temperature)
         return vectors
+
+
+@torch.no_grad()
+def vectors_after(model: NextItemTransformer, units: Tensor, numbers: Numbers, lengths: Numbers) -> Tensor:
+    """Return what `LastVectors` does, (batch, width), by the model itself where that is not made for it."""
+    if LastVectors.fits(model):
+        return torch.from_numpy(LastVectors(model).of(units.numpy(), numbers, lengths))
+    steps = as_batch(numbers, lengths)
+    return model.follow(units[steps.rows], steps)[torch.arange(len(lengths)), steps.lengths - 1]
 
 
 class _Layer:

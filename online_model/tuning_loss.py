@@ -3,11 +3,13 @@
 Next click and next purchase are two objectives of one softmax: a step counts the more in the mean, the more what was done is worth.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from headrace.online_model.history_ring import KeptHistories
+from headrace.online_model.last_vectors import vectors_after
 from headrace.online_model.sampled_softmax import losses_of, weighted_loss
 from headrace.online_model.step_batch import UNKNOWN, StepBatch, as_batch
 from headrace.online_model.transformer import NextItemTransformer
@@ -71,7 +73,9 @@ def last_news_losses(model: NextItemTransformer, histories: KeptHistories, negat
     news = _news(steps)
     last = news.shape[1] - 1 - news.flip(1).int().argmax(dim=1)
     every = torch.arange(len(news))
-    vectors = model.follow(units[touched.batch[:, :-1]], _shortened(steps))[every, last]
+    # What follows the last column is not known.
+    numbers = np.concatenate([touched.batch.numpy()[:, :-1, None], histories.numbers[:, :-1, 1:]], axis=2)
+    vectors = vectors_after(model, units, numbers, (last + 1).numpy())
     shares, targets = log_q[touched.rows], touched.batch[every, last + 1]
     right, wrong = units[targets], units[touched.negatives]
     return losses_of(vectors, right, wrong, targets, touched.negatives, shares[targets], shares[touched.negatives])

@@ -11,7 +11,10 @@ from safetensors.torch import load
 
 from headrace.online_model.fine_tuning import FineTuner, Round, TuningPlan
 from headrace.online_model.gate import Verdict
+from headrace.online_model.history_ring import KeptHistories
 from headrace.online_model.scorer import score_with
+from headrace.online_model.step_batch import as_batch
+from headrace.online_model.tuning_loss import last_news_losses
 from headrace.online_model.weights import FIRST_CAPACITY, SHAPE, ModelCopy
 from headrace.schemas import HistoryEntry
 from headrace.schemas.feature_rows import Kind
@@ -91,6 +94,26 @@ def test_losses_are_those_before_learning_one_for_each_history_with_a_step_to_an
     learned = shop.tuner.run(histories)
     assert len(learned.losses) == len(learned.held_back) == 8
     assert all(loss > 0 for loss in learned.losses)
+
+
+def test_the_loss_of_a_history_is_that_of_its_last_step_to_another_item() -> None:
+    copy = ModelCopy()
+    copy.add_items([f"item-{number}" for number in range(20)])
+    walks = [[1, 2, 3], [4, 5, 5, 5], [6, 0, 7, 7], list(range(1, 20))]
+    numbers, lengths = np.zeros((len(walks), 21, 5), np.int64), np.array([len(walk) for walk in walks])
+    for place, walk in enumerate(walks):
+        numbers[place, : len(walk), 0] = walk
+        numbers[place, : len(walk), 2] = 3
+    histories = KeptHistories(numbers, lengths, np.arange(len(walks)))
+    negatives, log_q = torch.arange(8, 18), torch.linspace(-9.0, -1.0, copy.model.capacity)
+    found = last_news_losses(copy.model, histories, negatives, log_q)
+    for place, (seen, target) in enumerate([([1, 2], 3), ([4], 5), ([6, 0], 7), (list(range(1, 19)), 19)]):
+        prefix = np.zeros((1, len(seen), 5), np.int64)
+        prefix[0, :, 0], prefix[0, :, 2] = seen, 3
+        vector = copy.model(as_batch(prefix, np.array([len(seen)])))[0, -1]
+        logits = copy.units[: copy.model.capacity] @ vector - log_q
+        among = torch.cat([logits[target][None], logits[negatives[negatives != target]]])
+        assert found[place].item() == pytest.approx((among.logsumexp(0) - logits[target]).item(), abs=1e-4)
 
 
 def test_new_items_get_rows_when_they_are_published(shop: Shop) -> None:

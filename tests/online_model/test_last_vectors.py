@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from headrace.online_model.last_vectors import LastVectors
+from headrace.online_model.last_vectors import LastVectors, vectors_after
 from headrace.online_model.step_batch import as_batch, encode_numbers
 from headrace.online_model.transformer import NextItemTransformer, TransformerShape
 from headrace.schemas import HistoryEntry
@@ -72,6 +72,12 @@ def test_weights_that_change_in_place_are_followed_and_those_of_a_copy_apart_fro
 def test_a_network_of_other_numbers_than_32_bit_floats_is_left_to_torch() -> None:
     model = model_of(1, 2)
     assert LastVectors.fits(model)
-    assert not LastVectors.fits(deepcopy(model).to(torch.float64))
+    other, asked = deepcopy(model).to(torch.float64), histories(5)
+    assert not LastVectors.fits(other)
+    for each in (model, other):
+        units = each.unit_items(torch.arange(ITEMS))
+        found = vectors_after(each, units, *encode_numbers(asked, ROWS, model.shape.length))
+        assert found.dtype == units.dtype
+        assert found.numpy() == pytest.approx(in_torch(each, units, asked), abs=2e-5)
     model.blocks[0].mlp[0] = OtherLayer(16, 32)
     assert not LastVectors.fits(model)
