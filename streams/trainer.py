@@ -127,10 +127,7 @@ class Trainer:
             if examples:
                 started_s = time.monotonic()
                 self.learn(trigger, examples)
-                newest_ms = self._buffer.newest_ms()
-                if newest_ms is not None and self._clock() - newest_ms > BEHIND_MS:
-                    # The agents share our processor: rest, or they would fall ever further behind what is published.
-                    stop.wait(RESTS * (time.monotonic() - started_s))
+                stop.wait(rest_s(time.monotonic() - started_s, self._buffer.newest_ms(), self._clock()))
         self._keep_gate()
         self.drift.close()
 
@@ -303,6 +300,15 @@ class Trainer:
         with tracing.span("publish weights", self._trace, kind="producer", attributes=about) as span:
             self._publisher.publish(update, payload, tracing.traceparent_of(span))
         log.info("weights published", extra={"kind": kind, "version": version, "bytes": len(payload), "trigger": trigger})
+
+
+def rest_s(took_s: float, newest_ms: int | None, now_ms: int) -> float:
+    """Return how long to rest after a round that took some time, where `newest_ms` is when the newest event that waits was published.
+
+    Where even that is old the agents, which share our processor, read late: without a rest they would fall ever further behind. What is
+    old because rounds are slow is no reason.
+    """
+    return RESTS * took_s if newest_ms is not None and now_ms - newest_ms > BEHIND_MS else 0.0
 
 
 def resume(

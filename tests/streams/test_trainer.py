@@ -20,7 +20,7 @@ from headrace.streams.quarantine import read_batch, read_quarantine
 from headrace.streams.shopper_histories import NewSteps, ShopperHistories
 from headrace.streams.signing import SigningKey, TrustedKeys
 from headrace.streams.subscriber import Subscriber
-from headrace.streams.trainer import SNAPSHOT_EVERY, Trainer, resume
+from headrace.streams.trainer import SNAPSHOT_EVERY, Trainer, rest_s, resume
 from headrace.streams.training_buffer import Example, ExampleBuffer
 from headrace.streams.weight_store import WeightStore
 
@@ -250,6 +250,12 @@ def test_price_and_category_of_an_event_reach_the_tuner(fresh_topics: str, store
     step = HistoryEntry("lamp", "purchase", 7, price=9.5, category="lights")
     learner.learn("count", [Example("ada", (step,), 7, 7, "purchases/0", 0)])
     assert seen == [[step]]
+
+
+def test_the_learner_rests_only_where_what_comes_in_is_old_already() -> None:
+    assert rest_s(0.5, newest_ms=10_000, now_ms=12_500) == 1.5
+    assert rest_s(0.5, newest_ms=11_000, now_ms=12_500) == 0.0
+    assert rest_s(0.5, newest_ms=None, now_ms=12_500) == 0.0
 
 
 def same_weights(one: ModelCopy, other: ModelCopy) -> bool:
