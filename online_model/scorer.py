@@ -30,6 +30,7 @@ Rows = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 NO_ROWS: Rows = np.empty(0, np.int64)
 # Logits that are kept at once: more would leave the processor's cache before they are summed up.
 LOGITS_TOGETHER = 1 << 22
+FIRST_LOOK_S, LONGEST_LOOK_S = 0.0002, 0.005
 
 
 class Best(NamedTuple):
@@ -133,8 +134,7 @@ class Scorer:
                     raise
             self._live = standby
             on_live()
-            while self._readers[old]:
-                time.sleep(0.0002)
+            self._wait_for_readers(old)
             self._copies[old].take_checked(update, *checked)
             if warm_up is not None and update.kind == "snapshot":
                 warm_up(self._copies[old])
@@ -145,9 +145,15 @@ class Scorer:
             old = self._live
             self._copies[1 - old].copy_from(other)
             self._live = 1 - old
-            while self._readers[old]:
-                time.sleep(0.0002)
+            self._wait_for_readers(old)
             self._copies[old].copy_from(other)
+
+    def _wait_for_readers(self, side: int) -> None:
+        """Wait until nobody reads a copy, looking ever less often: each look takes the interpreter from those who are waited for."""
+        pause_s = FIRST_LOOK_S
+        while self._readers[side]:
+            time.sleep(pause_s)
+            pause_s = min(2.0 * pause_s, LONGEST_LOOK_S)
 
     def score(self, histories: Sequence[Sequence[HistoryEntry]], candidates: Sequence[Rows], best: int = 50) -> Batch:
         """Score a batch of histories, oldest step first, against the whole catalogue.
