@@ -44,7 +44,7 @@ class TuningPlan:
     towards the items around it; 0 switches these off.
     """
 
-    steps: int = 4
+    steps: int = 3
     batch: int = 128
     replay_share: float = 0.5
     negatives: int = 2048

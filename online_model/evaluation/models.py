@@ -67,7 +67,7 @@ MODELS: dict[str, Factory] = {
     "headrace": _headrace,
     # What each part of the model is worth.
     **{f"headrace_without_{part}": partial(_headrace, left_out=(part,)) for part in (*PARTS, NETWORK)},
-    # What more and fewer optimizer steps a round cost and bring; usually there are 4.
+    # What more and fewer optimizer steps a round cost and bring; usually there are 3.
     **{f"headrace_with_{steps}_steps": partial(_headrace, steps=steps) for steps in (1, 2, 8)},
 }
 
