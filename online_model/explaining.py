@@ -49,17 +49,12 @@ def reasons_of(
     for item, of_item, each in zip(wanted.tolist(), places.tolist(), weights, strict=True):
         own = steps.get(item)
         if own is not None:
-            reasons.append((Reason(item_id=own.item_id, kind=own.kind, weight=1.0),))
+            found = [(own, 1.0)]
         else:
-            reasons.append(
-                tuple(
-                    [
-                        Reason(item_id=step.item_id, kind=step.kind, weight=weight)
-                        for place, weight in zip(of_item, each, strict=True)
-                        if weight > 0.0 and (step := told[place]) is not None
-                    ]
-                )
-            )
+            found = [
+                (step, weight) for place, weight in zip(of_item, each, strict=True) if weight > 0.0 and (step := told[place]) is not None
+            ]
+        reasons.append(tuple([Reason(item_id=step.item_id, kind=step.kind, weight=weight) for step, weight in found]))
     return reasons
 
 
