@@ -4,7 +4,7 @@ Nothing here raises for odd contents: what is unknown or makes no sense becomes 
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
 
@@ -63,12 +63,6 @@ def encode_numbers(histories: Sequence[Sequence[HistoryEntry]], rows: Mapping[st
     told = np.array([(entry.time_ms, entry.price or 0.0) for entry in flat], np.float64).reshape(-1, 2)
     _write(counts, named, told, numbers)
     return numbers, lengths
-
-
-@cache
-def warm_up() -> None:
-    """Have the compiled code ready: a second or two, which the first histories would wait for."""
-    encode_numbers([[HistoryEntry("warm", "view", 0)]], {}, 1)
 
 
 def as_batch(numbers: Numbers, lengths: Numbers) -> StepBatch:

@@ -10,7 +10,7 @@ from headrace.features.online_store import FEATURE_SERVICE, OnlineStore
 from headrace.online_model.fine_tuning import Round, TuningPlan
 from headrace.online_model.gate_state import BadGateState
 from headrace.online_model.resumable_tuner import ResumableTuner
-from headrace.online_model.step_batch import warm_up
+from headrace.online_model.scorer import warm_up
 from headrace.online_model.trusted_set import TrustedSet
 from headrace.online_model.weights import NO_WEIGHTS, BadUpdate, ModelCopy, chained_sha256, snapshot_payload
 from headrace.schemas import ModelUpdate
