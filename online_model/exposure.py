@@ -7,9 +7,9 @@ from torch import Tensor
 
 from headrace.online_model.gate_state import PanelState
 from headrace.online_model.history_ring import KeptHistories
-from headrace.online_model.last_vectors import vectors_after
 from headrace.online_model.step_batch import UNKNOWN, Numbers
 from headrace.online_model.transformer import NextItemTransformer
+from headrace.online_model.tuning_loss import TouchedRows
 
 LISTED = 20
 NEAR = 100
@@ -83,10 +83,8 @@ class Panel:
         """Return what the weights make of each history, (histories, width)."""
         if not self._size:
             return torch.zeros(0, model.shape.width)
-        # The unit vectors of the items at hand alone, and where each step's item is among them.
-        rows, places = np.unique(self._numbers[:, :, 0], return_inverse=True)
-        numbers = np.concatenate([places.reshape(self._numbers.shape[:2])[:, :, None], self._numbers[:, :, 1:]], axis=2)
-        return vectors_after(model, model.unit_items(torch.from_numpy(rows)), numbers, self._lengths)
+        touched = TouchedRows(model, torch.from_numpy(self._numbers[:, :, 0]), torch.empty(0, dtype=torch.int64))
+        return touched.vectors_after(model, touched.units(), self._numbers, self._lengths)
 
 
 def grown(now: Counts, before: Counts, times: float, allowed: float) -> list[int]:

@@ -44,23 +44,7 @@ def weighted_loss(
 
     They are worked out along with the loss, some targets at a time, so that no matrix of (targets, negatives) is ever whole.
     """
-    loss: Tensor = _WeightedLoss.apply(vectors, right, wrong, targets, negatives, right_log_q, wrong_log_q, weights)
-    return loss
-
-
-class _WeightedLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        vectors: Tensor,
-        right: Tensor,
-        wrong: Tensor,
-        targets: Tensor,
-        negatives: Tensor,
-        right_log_q: Tensor,
-        wrong_log_q: Tensor,
-        weights: Tensor,
-    ) -> Tensor:
+    with torch.no_grad():
         count, together = len(targets), len(targets)
         if vectors.device.type == "cpu":
             together = max(1, LOGITS_TOGETHER // max(1, len(negatives)))
@@ -88,14 +72,22 @@ class _WeightedLoss(torch.autograd.Function):
             torch.mm(chances, wrong, out=to_vectors[part])
             to_wrong.addmm_(chances.T, asked)
         to_vectors.addcmul_(missed[:, None], right)
-        ctx.save_for_backward(to_vectors, missed[:, None] * vectors, to_wrong)
-        return loss
+    handed: Tensor = _Handed.apply(loss, to_vectors, missed[:, None] * vectors.detach(), to_wrong, vectors, right, wrong)
+    return handed
+
+
+class _Handed(torch.autograd.Function):
+    """A loss whose gradients are known: passes them on to what it was worked out from."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, to_vectors: Tensor, to_right: Tensor, to_wrong: Tensor, *learned: Tensor) -> Tensor:
+        ctx.save_for_backward(to_vectors, to_right, to_wrong)
+        return loss.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *scale: Tensor) -> tuple[Tensor | None, ...]:
-        to_vectors, to_right, to_wrong = ctx.saved_tensors
-        return to_vectors * scale[0], to_right * scale[0], to_wrong * scale[0], None, None, None, None, None
+        return None, None, None, None, *(gradient * scale[0] for gradient in ctx.saved_tensors)
 
 
 def _same(targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:

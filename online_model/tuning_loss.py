@@ -11,7 +11,7 @@ from torch.nn import functional
 from headrace.online_model.history_ring import KeptHistories
 from headrace.online_model.last_vectors import vectors_after
 from headrace.online_model.sampled_softmax import losses_of, weighted_loss
-from headrace.online_model.step_batch import UNKNOWN, StepBatch, as_batch
+from headrace.online_model.step_batch import UNKNOWN, Numbers, StepBatch, as_batch
 from headrace.online_model.transformer import NextItemTransformer
 
 # A step to the same item again is never asked for, but tells how items are looked at: leaving such steps out, or counting them in full,
@@ -33,14 +33,22 @@ class TouchedRows:
         units: Tensor = functional.normalize(self.vectors, dim=1) * (self.rows != UNKNOWN).unsqueeze(1)
         return units
 
-    def loss(self, vectors: Tensor, units: Tensor, targets: Tensor, log_q: Tensor, weights: Tensor) -> Tensor:
-        """Return the weighted sum of the losses of `targets`, places among the rows, where `vectors` tell what came before them.
+    def compared(self, units: Tensor, targets: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return what `losses_of` and `weighted_loss` are told behind the vectors, for `targets`, (targets,), places among the rows.
 
-        Targets and weights are (targets,), `units` are those of `units`, and `log_q` is (capacity,).
+        `units` are those of `units`, and `log_q` is (capacity,).
         """
         shares = log_q[self.rows]
         right, wrong = functional.embedding(targets, units), functional.embedding(self.negatives, units)
-        return weighted_loss(vectors, right, wrong, targets, self.negatives, shares[targets], shares[self.negatives], weights)
+        return right, wrong, targets, self.negatives, shares[targets], shares[self.negatives]
+
+    def vectors_after(self, model: NextItemTransformer, units: Tensor, numbers: Numbers, lengths: Numbers) -> Tensor:
+        """Return the vector after the first `lengths` steps of each history of the batch, (batch, width), without gradients.
+
+        `numbers`, (batch, longest, 5), are those that the batch was taken from, or their first columns.
+        """
+        placed = np.concatenate([self.batch.numpy()[:, : numbers.shape[1], None], numbers[:, :, 1:]], axis=2)
+        return vectors_after(model, units, placed, lengths)
 
 
 def training_loss(
@@ -61,7 +69,8 @@ def training_loss(
     places = known.flatten().nonzero()[:, 0]
     vectors = model.follow(functional.embedding(touched.batch[:, :-1], units), _shortened(steps)).flatten(0, 1).index_select(0, places)
     weights = kind_weights[steps.kinds[:, 1:][known]] * torch.where(_news(steps)[known], 1.0, SAME_ITEM_WEIGHT)
-    return touched.loss(vectors, units, touched.batch[:, 1:][known], log_q, weights / weights.sum()), touched
+    compared = touched.compared(units, touched.batch[:, 1:][known], log_q)
+    return weighted_loss(vectors, *compared, weights / weights.sum()), touched
 
 
 @torch.no_grad()
@@ -74,11 +83,8 @@ def last_news_losses(model: NextItemTransformer, histories: KeptHistories, negat
     last = news.shape[1] - 1 - news.flip(1).int().argmax(dim=1)
     every = torch.arange(len(news))
     # What follows the last column is not known.
-    numbers = np.concatenate([touched.batch.numpy()[:, :-1, None], histories.numbers[:, :-1, 1:]], axis=2)
-    vectors = vectors_after(model, units, numbers, (last + 1).numpy())
-    shares, targets = log_q[touched.rows], touched.batch[every, last + 1]
-    right, wrong = units[targets], units[touched.negatives]
-    return losses_of(vectors, right, wrong, targets, touched.negatives, shares[targets], shares[touched.negatives])
+    vectors = touched.vectors_after(model, units, histories.numbers[:, :-1], (last + 1).numpy())
+    return losses_of(vectors, *touched.compared(units, touched.batch[every, last + 1], log_q))
 
 
 def _news(steps: StepBatch) -> Tensor:

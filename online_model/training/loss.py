@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from headrace.online_model.sampled_softmax import weighted_loss
 from headrace.online_model.training.batches import LearningBatch
 from headrace.online_model.transformer import NextItemTransformer
 from headrace.online_model.tuning_loss import TouchedRows
@@ -25,4 +26,5 @@ class SoftmaxLoss(nn.Module):
         touched.vectors.requires_grad_(True)
         units, wanted = touched.units(), batch.weights > 0
         vectors = self.model.follow(functional.embedding(touched.batch[:, :-1], units), batch.steps)[wanted]
-        return touched.loss(vectors, units, touched.batch[:, 1:][wanted], log_q, batch.weights[wanted]), touched
+        compared = touched.compared(units, touched.batch[:, 1:][wanted], log_q)
+        return weighted_loss(vectors, *compared, batch.weights[wanted]), touched
