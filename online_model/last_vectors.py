@@ -67,7 +67,7 @@ def vectors_after(model: NextItemTransformer, units: Tensor, numbers: Numbers, l
     if LastVectors.fits(model):
         return torch.from_numpy(LastVectors(model).of(units.numpy(), numbers, lengths))
     steps = as_batch(numbers, lengths)
-    return model.follow(units[steps.rows], steps)[torch.arange(len(lengths)), steps.lengths - 1]
+    return model.follow_to_end(units[steps.rows], steps)
 
 
 class _Layer:

@@ -218,7 +218,7 @@ def _followed(copy: ModelCopy, histories: Sequence[Sequence[HistoryEntry]]) -> t
         return vectors, torch.from_numpy(numbers[np.arange(len(lengths)), lengths - 1, 0])
     steps = StepBatch(*(each.to(copy.device) for each in as_batch(numbers, lengths)))
     every = torch.arange(len(histories), device=copy.device)
-    return copy.model.follow(copy.units[steps.rows], steps)[every, steps.lengths - 1], steps.rows[every, steps.lengths - 1]
+    return copy.model.follow_to_end(copy.units[steps.rows], steps), steps.rows[every, steps.lengths - 1]
 
 
 @torch.inference_mode()

@@ -137,6 +137,11 @@ class NextItemTransformer(nn.Module):
             vectors = block(vectors, padding)
         return padding.put(self.shape.temperature * functional.normalize(self.out_norm(vectors), dim=-1))
 
+    def follow_to_end(self, items: Tensor, steps: StepBatch) -> Tensor:
+        """Return of what `follow` does the vector after each history's last step, (batch, width)."""
+        vectors = self.follow(items, steps)
+        return vectors[torch.arange(len(vectors), device=vectors.device), steps.lengths - 1]
+
     def grow(self, capacity: int) -> None:
         """Enlarge the item table to `capacity` rows, keeping those that are there."""
         if capacity <= self.capacity:
@@ -153,5 +158,4 @@ class NextItemTransformer(nn.Module):
 
 def last_vectors(model: NextItemTransformer, steps: StepBatch) -> Tensor:
     """Return the vector after each history's last step, (batch, width)."""
-    vectors: Tensor = model(steps)
-    return vectors[torch.arange(len(vectors), device=vectors.device), steps.lengths - 1]
+    return model.follow_to_end(model.unit_items(steps.rows), steps)
