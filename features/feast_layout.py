@@ -10,6 +10,7 @@ are written as the bytes that it would make of them.
 import importlib.util
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -19,6 +20,7 @@ import mmh3
 import msgspec
 
 from headrace.features.columns import ITEM_VIEW, SESSION_VIEW, USER_VIEW, View
+from headrace.features.redis_scripts import pack
 from headrace.schemas import encode
 from headrace.schemas.feature_rows import Row
 
@@ -34,8 +36,16 @@ _SELDOM = {
     ITEM_VIEW: {"carts", "purchases", "units", "revenue", "price", "lowest_price", "highest_price", "category", "late"},
     SESSION_VIEW: {"carts", "purchases", "spend", "first_ms"},
 }
-# Names and places of values in turn, how each value is encoded, and which of the view's values these are.
-_Layout = tuple[list[bytes], list[Callable[[Any], bytes]], Callable[[Sequence[Any]], Sequence[Any]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Fields that are written together: their names, also as MessagePack, how each value is encoded, and which of the view's they are."""
+
+    names: list[bytes]
+    packed_names: bytes
+    encoders: list[Callable[[Any], bytes]]
+    picked: Callable[[Sequence[Any]], Sequence[Any]]
 
 
 class RowTable(Generic[R]):
@@ -76,25 +86,24 @@ class RowTable(Generic[R]):
 
     def fields(self, row: R, body: bytes | None = None) -> list[bytes]:
         """Return names and values in turn, as HSET takes them. `body` is the row as JSON, where it is at hand."""
-        return self._fields(self._all, row, body or encode(row))
+        values = self.values(self._all, row, body or encode(row))
+        return [part for field in zip(self._all.names, values, strict=True) for part in field]
 
-    def fields_over(self, before: R, row: R, body: bytes) -> list[bytes]:
-        """Return what HSET must write over the stored row `before`: what seldom changes is left out where it has not."""
-        as_before = before.offsets and self._seldom(before) == self._seldom(row)
-        return self._fields(self._often if as_before else self._all, row, body)
+    def layout_over(self, before: R, row: R) -> Layout:
+        """Return the fields that must be written over the stored row `before`: what seldom changes is left out where it has not."""
+        return self._often if before.offsets and self._seldom(before) == self._seldom(row) else self._all
 
-    def _layout(self, numbers: Sequence[int]) -> _Layout:
+    def values(self, layout: Layout, row: R, body: bytes) -> list[bytes]:
+        """Return the values of these fields, in their order. `body` is the row as JSON."""
+        picked = layout.picked(self.view.values(row))
+        # None is a message with nothing set: Feast reads its own `null_val` as the number 0.
+        values = [b"" if value is None else encoded(value) for encoded, value in zip(layout.encoders, picked, strict=True)]
+        return [_timestamp(row.seen_ms), body, *values]
+
+    def _layout(self, numbers: Sequence[int]) -> Layout:
         columns = [self.view.columns[number] for number in numbers]
         names = [self._timestamp_field, self.row_field, *(self.field_names[column.name] for column in columns)]
-        return [part for name in names for part in (name, b"")], [_ENCODERS[column.kind] for column in columns], itemgetter(*numbers)
-
-    def _fields(self, layout: _Layout, row: R, body: bytes) -> list[bytes]:
-        names, encoders, picked = layout
-        fields = names.copy()
-        # None is a message with nothing set: Feast reads its own `null_val` as the number 0.
-        values = [b"" if value is None else encoded(value) for encoded, value in zip(encoders, picked(self.view.values(row)), strict=True)]
-        fields[1::2] = [_timestamp(row.seen_ms), body, *values]
-        return fields
+        return Layout(names, pack(names), [_ENCODERS[column.kind] for column in columns], itemgetter(*numbers))
 
     def token(self, row: R) -> bytes:
         """Return what the field `offsets` holds where `row` is stored: by it a row is known to be the very one that was read."""
@@ -198,11 +207,8 @@ def _ints(values: Sequence[int]) -> bytes:
     if not values:
         return b"\x72\x00"
     # Numbers below 128 are their own variable-length form: most counts in panes are.
-    packed = (
-        bytes(values) if max(values) < 0x80 else b"".join([_READY[value] if value < _LARGEST_READY else _time(value) for value in values])
-    )
-    inner = b"\n" + _varint(len(packed)) + packed
-    return b"\x72" + _varint(len(inner)) + inner
+    packed = bytes(values) if max(values) < 0x80 else b"".join(map(_time, values))
+    return _of_length(packed, _READY_INT_LISTS, 0x72)
 
 
 @lru_cache(100_000)
@@ -214,9 +220,29 @@ def _time(time_ms: int) -> bytes:
 def _doubles(values: Sequence[float]) -> bytes:
     if not values:
         return b"\x7a\x00"
-    packed = struct.pack(f"<{len(values)}d", *values)
-    inner = b"\n" + _varint(len(packed)) + packed
-    return b"\x7a" + _varint(len(inner)) + inner
+    return _of_length(_packing(len(values))(*values), _READY_DOUBLE_LISTS, 0x7A)
+
+
+@lru_cache
+def _packing(doubles: int) -> Callable[..., bytes]:
+    return struct.Struct(f"<{doubles}d").pack
+
+
+def _of_length(packed: bytes, ready: Sequence[bytes], tag: int) -> bytes:
+    """Return the message of a list of numbers, which lie side by side in `packed`."""
+    length = len(packed)
+    return (ready[length] if length < _LONGEST_READY else _list_head(tag, length)) + packed
+
+
+def _list_head(tag: int, length: int) -> bytes:
+    inner = b"\n" + _varint(length)
+    return bytes((tag,)) + _varint(len(inner) + length) + inner
+
+
+# Longer than the 50 steps of a history and the panes of a week.
+_LONGEST_READY = 1024
+_READY_INT_LISTS = [_list_head(0x72, length) for length in range(_LONGEST_READY)]
+_READY_DOUBLE_LISTS = [_list_head(0x7A, length) for length in range(_LONGEST_READY)]
 
 
 def _strings(values: Sequence[str]) -> bytes:

@@ -15,15 +15,15 @@ generation they are, and a write that was made for another generation is refused
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from headrace.features.columns import ITEMS, SESSIONS, USERS
-from headrace.features.feast_layout import R, RowTable
-from headrace.features.redis_scripts import MOVE_POSITION, MOVE_POSITION_SHA, READ_ROWS, READ_ROWS_SHA, WRITE_ROWS, WRITE_ROWS_SHA
+from headrace.features.feast_layout import Layout, R, RowTable
+from headrace.features.redis_scripts import MOVE_POSITION, MOVE_POSITION_SHA, READ_ROWS, READ_ROWS_SHA, WRITE_ROWS, WRITE_ROWS_SHA, pack
 from headrace.schemas import ItemRow, SessionRow, UserRow
 
 PROJECT = "headrace"
@@ -37,6 +37,7 @@ SESSION_KEPT_MS = 7 * 24 * 3600 * 1000
 ROWS_A_WRITE, ROWS_A_READ = 32, 256
 SENT_AT_ONCE = 16 * 1024
 
+K = TypeVar("K")
 Positions = Mapping[str, int | None]
 
 
@@ -115,17 +116,18 @@ class OnlineStore:
         if self._generation is None:
             self.take_up()
         generation = GENERATION_KEY, self._generation
-        parts = [part for _, of_table in _by_table(writes) for part in _portions(of_table, ROWS_A_WRITE)]
+        layouts = _numbers_by(write.table.layout_over(write.before, write.after) for write in writes)
+        parts = [(layout, part) for layout, numbers in layouts for part in _portions(numbers, ROWS_A_WRITE)]
 
         def commands() -> Iterator[Sequence[Any]]:
-            for part in parts:
-                yield self._writing(writes, part, expected)
+            for layout, part in parts:
+                yield self._writing(layout, [writes[number] for number in part], expected)
             for source, (old, new) in moved.items():
                 yield "EVALSHA", MOVE_POSITION_SHA, 1, POSITION_KEY + source, "" if old is None else old, new, *generation
 
         answers = self._ask(commands)
         done = [False] * len(writes)
-        for part, answer in zip(parts, answers, strict=False):
+        for (_, part), answer in zip(parts, answers, strict=False):
             if not answer:
                 raise StoreExchanged(list(moved))
             for number, was_done in zip(part, answer, strict=True):
@@ -152,7 +154,7 @@ class OnlineStore:
         Raises StoreBehind: a row that was lost must not be taken for one that never was.
         """
         sources = list(expected)
-        parts = [(table, part) for table, numbers in _by_table(wanted) for part in _portions(numbers, ROWS_A_READ)]
+        parts = [(table, part) for table, numbers in _numbers_by(table for table, _ in wanted) for part in _portions(numbers, ROWS_A_READ)]
 
         def commands() -> Iterator[Sequence[Any]]:
             if sources:
@@ -246,24 +248,18 @@ class OnlineStore:
             self.client.connection_pool.release(connection)
         return answers
 
-    def _writing(self, writes: Sequence[RowWrite], part: Sequence[int], expected: Positions) -> list[Any]:
-        """Return the command that writes these rows of one table."""
-        table = writes[part[0]].table
-        keys: list[bytes] = []
-        values: list[Any] = []
-        for number in part:
-            write = writes[number]
-            keys.append(table.key(table.key_of(write.after)))
-            fields = table.fields_over(write.before, write.after, write.body)
-            values += (table.token(write.before), len(fields))
-            values += fields
+    def _writing(self, layout: Layout, writes: Sequence[RowWrite], expected: Positions) -> list[Any]:
+        """Return the command that writes these fields of rows of one table."""
+        table = writes[0].table
+        keys = [table.key(table.key_of(write.after)) for write in writes]
+        rows = [[table.token(write.before), *table.values(layout, write.after, write.body)] for write in writes]
         reached: list[Any] = []
-        if not all(writes[number].before.offsets for number in part):
+        if not all(write.before.offsets for write in writes):
             for source, offset in expected.items():
                 if offset is not None:
                     reached += (POSITION_KEY + source, offset)
         about = (GENERATION_KEY, self._generation, table.offsets_field, SESSION_KEPT_MS if table is self.sessions else 0)
-        return ["EVALSHA", WRITE_ROWS_SHA, len(keys), *keys, *about, len(reached) // 2, *reached, *values]
+        return ["EVALSHA", WRITE_ROWS_SHA, len(keys), *keys, *about, layout.packed_names, pack(rows), *reached]
 
 
 def require_positions(expected: Positions, held: Positions) -> None:
@@ -277,11 +273,11 @@ def require_positions(expected: Positions, held: Positions) -> None:
         raise StoreBehind(behind)
 
 
-def _by_table(entries: Sequence[Any]) -> list[tuple[Any, list[int]]]:
-    """Return each table with the numbers of its entries; an entry has it as its first part."""
-    numbers: dict[Any, list[int]] = {}
-    for number, entry in enumerate(entries):
-        numbers.setdefault(entry[0], []).append(number)
+def _numbers_by(kinds: Iterable[K]) -> list[tuple[K, list[int]]]:
+    """Return each kind with the numbers of the entries that are of it."""
+    numbers: dict[K, list[int]] = {}
+    for number, kind in enumerate(kinds):
+        numbers.setdefault(kind, []).append(number)
     return list(numbers.items())
 
 
