@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import astuple
 
 from headrace.schemas import HistoryEntry, ItemRow, Pane, SessionRow, UserRow
 
@@ -101,7 +102,7 @@ def history_values(history: Sequence[HistoryEntry]) -> tuple[list[Any], ...]:
     """Return item ids, kinds, times, prices and categories side by side; what was not told is NaN or empty."""
     if not history:
         return [], [], [], [], []
-    items, kinds, times, prices, categories = zip(*map(_entry, history), strict=True)
+    items, kinds, times, prices, categories = zip(*map(astuple, history), strict=True)
     return (
         list(items),
         list(kinds),
@@ -125,10 +126,6 @@ def pane_values(panes: Sequence[Pane]) -> tuple[list[Any], ...]:
 def offsets_value(offsets: dict[str, int]) -> str:
     """Return offsets as JSON."""
     return msgspec.json.encode(offsets).decode()
-
-
-def _entry(entry: HistoryEntry) -> tuple[Any, ...]:
-    return entry.item_id, entry.kind, entry.time_ms, entry.price, entry.category
 
 
 _PANES = (
