@@ -27,7 +27,6 @@ from headrace.features.redis_scripts import MOVE_POSITION, MOVE_POSITION_SHA, RE
 from headrace.schemas import ItemRow, SessionRow, UserRow
 
 PROJECT = "headrace"
-FEATURE_SERVICE = "next_item"
 DEFINITIONS_KEY = "headrace:definitions"
 POSITION_KEY = "headrace:position:"
 GENERATION_KEY = "headrace:generation"

@@ -6,6 +6,9 @@ from typing import Any
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata
 
+# A command that cannot work says so within ten seconds of its start, on slow machines too.
+PATIENCE_S = 6.0
+
 
 class BrokerUnreachable(ConnectionError):
     """No Kafka broker has answered at the address."""
@@ -25,13 +28,13 @@ class TopicMissing(LookupError):
         self.topic = topic
 
 
-def require_topic(bootstrap: str, topic: str, timeout_s: float = 8.0) -> None:
+def require_topic(bootstrap: str, topic: str, timeout_s: float = PATIENCE_S) -> None:
     """Raise TopicMissing where the cluster has no such topic, BrokerUnreachable where there is no cluster."""
     if topic not in require_broker(bootstrap, timeout_s).topics:
         raise TopicMissing(bootstrap, topic)
 
 
-def require_broker(bootstrap: str, timeout_s: float = 8.0) -> ClusterMetadata:
+def require_broker(bootstrap: str, timeout_s: float = PATIENCE_S) -> ClusterMetadata:
     """Return what the cluster says of itself and its topics. Raises BrokerUnreachable."""
     # The client's own log would repeat the error on stderr each second; the exception says it once.
     quiet = logging.getLogger("headrace.kafka.probe")

@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from headrace.features.online_store import FEATURE_SERVICE, OnlineStore
+from headrace.features.columns import FEATURE_SERVICE
+from headrace.features.online_store import OnlineStore
 from headrace.online_model.fine_tuning import Round, TuningPlan
 from headrace.online_model.gate_state import BadGateState
 from headrace.online_model.resumable_tuner import ResumableTuner

@@ -150,7 +150,7 @@ def scorer(
     run, and the ratio to eager torch, for each size and batch. Behind HTTP: the same small application around each peer, on the
     loopback, which answers together what waits together.
 
-    CUDA is measured where torch sees a GPU; the JSON says "none lent" where it does not. Needs the extra 'compress'. Takes about five
+    CUDA is measured where torch sees a GPU; the JSON says "no GPU here" where it does not. Needs the extra 'compress'. Takes about five
     minutes, and 4 GB of memory for a million items. Leave the machine alone meanwhile.
     """
     _keep_to_one_thread()

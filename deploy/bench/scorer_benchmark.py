@@ -25,7 +25,7 @@ from headrace.online_model.weights import ModelCopy
 # Logits of a peer's batch; more would not fit into the memory of a small machine.
 MOST_LOGITS = 1 << 28
 LEAST_CALLS = 3
-NO_GPU = "none lent"
+NO_GPU = "no GPU here"
 
 
 @dataclass(frozen=True)
