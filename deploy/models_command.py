@@ -156,7 +156,7 @@ def _quarantined() -> list[dict[str, object]]:
     from headrace.streams.weight_store import WeightStore
 
     store = WeightStore(Settings.load().weight_store)
-    if not store.list("quarantine"):
+    if not store.files("quarantine"):
         return []
     from headrace.streams.quarantine import read_quarantine
 

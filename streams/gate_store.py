@@ -86,7 +86,7 @@ class GateStore:
 
     def _files(self) -> list[re.Match[str]]:
         """Return the files by the time of their state, the oldest first."""
-        found = [match for path in self._store.list(FOLDER) if (match := _NAMED.fullmatch(path))]
+        found = [match for path in self._store.files(FOLDER) if (match := _NAMED.fullmatch(path))]
         return sorted(found, key=lambda match: (int(match["time"]), match["name"]))
 
     def _prune(self) -> None:

@@ -75,5 +75,5 @@ class PromotedSnapshots:
         siblings = compressed_siblings(copy)
         for method, content in siblings.items():
             store.put_file(f"{COMPRESSED}/{version:012d}-{sha256[:16]}-{method}.safetensors", content)
-        for path in store.list(COMPRESSED)[: -COMPRESSED_KEPT * len(siblings)]:
+        for path in store.files(COMPRESSED)[: -COMPRESSED_KEPT * len(siblings)]:
             store.delete_file(path)

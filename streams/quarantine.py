@@ -116,7 +116,7 @@ class Quarantine:
         return found
 
     def _prune(self) -> None:
-        files = [(match[1], path) for path in self._store.list(FOLDER) if (match := _NAMED.fullmatch(path))]
+        files = [(match[1], path) for path in self._store.files(FOLDER) if (match := _NAMED.fullmatch(path))]
         names = sorted({name for name, _ in files}, key=_by_time)
         gone = set(names[: max(0, len(names) - self._kept)])
         for name, path in files:
@@ -127,7 +127,7 @@ class Quarantine:
 def read_quarantine(store: WeightStore) -> list[Quarantined]:
     """Return what is kept, the newest first. Files that cannot be read are passed over with a warning."""
     found = []
-    for path in store.list(FOLDER):
+    for path in store.files(FOLDER):
         match = _NAMED.fullmatch(path)
         if match and match[2] == "json":
             try:

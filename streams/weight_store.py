@@ -46,7 +46,7 @@ class WeightStore:
 
     def __init__(self, url: str | Path, trusted: TrustedKeys | None = None) -> None:
         self.trusted = trusted
-        self._files, self._root, self._local = _file_system(str(url))
+        self._system, self._root, self._local = _file_system(str(url))
 
     def put(self, update: ModelUpdate, payload: bytes, value: bytes, signature: bytes | None) -> str:
         """Store a snapshot with its manifest's signed bytes, and return the payload's place in the store."""
@@ -99,7 +99,7 @@ class WeightStore:
 
         Only the writer may call it: leftovers of a writer that died are cleared away too.
         """
-        names = self.list()
+        names = self.files()
         versions = sorted({int(match["version"]) for name in names if (match := _NAMED.fullmatch(name)) and match["ending"] == MANIFEST})
         kept = {*versions[len(versions) - min(newest, len(versions)) :], *keep}
         gone: set[int] = set()
@@ -119,39 +119,38 @@ class WeightStore:
         if not self._local:
             self._write(str(place), content)
             return
-        self._files.create_dir(str(place.parent), recursive=True)
+        self._system.create_dir(str(place.parent), recursive=True)
         aside = str(place.with_name(f".{place.name}.part"))
         self._write(aside, content)
-        self._files.move(aside, str(place))
+        self._system.move(aside, str(place))
 
     def read_file(self, path: str) -> bytes:
         """Return a file's content. Raises FileNotFoundError."""
-        with self._files.open_input_stream(self._place(path)) as file:
+        with self._system.open_input_stream(self._place(path)) as file:
             return bytes(file.read())
 
     def delete_file(self, path: str) -> None:
         """Delete a file; that it is gone already is no error."""
         try:
-            self._files.delete_file(self._place(path))
+            self._system.delete_file(self._place(path))
         except FileNotFoundError:
             return
 
     def folders(self, folder: str = "") -> list[str]:
         """Return the paths of the folders that lie in a folder itself, sorted; none where there is no such folder."""
-        selector = fs.FileSelector(self._place(folder) if folder else self._root, allow_not_found=True)
-        prefix = f"{folder.rstrip('/')}/" if folder else ""
-        found = [entry for entry in self._files.get_file_info(selector) if entry.type == fs.FileType.Directory]
-        return sorted(prefix + entry.base_name for entry in found)
+        return self._entries(folder, fs.FileType.Directory)
 
-    def list(self, folder: str = "") -> list[str]:
+    def files(self, folder: str = "") -> list[str]:
         """Return the paths of the files that lie in a folder itself, sorted; none where there is no such folder."""
+        return self._entries(folder, fs.FileType.File)
+
+    def _entries(self, folder: str, kind: fs.FileType) -> list[str]:
         selector = fs.FileSelector(self._place(folder) if folder else self._root, allow_not_found=True)
         prefix = f"{folder.rstrip('/')}/" if folder else ""
-        found = [entry for entry in self._files.get_file_info(selector) if entry.type == fs.FileType.File]
-        return sorted(prefix + entry.base_name for entry in found)
+        return sorted(prefix + entry.base_name for entry in self._system.get_file_info(selector) if entry.type == kind)
 
     def _versions(self) -> Iterator[tuple[int, str]]:
-        for name in self.list():
+        for name in self.files():
             match = _NAMED.fullmatch(name)
             if match and match["ending"] == MANIFEST:
                 yield int(match["version"]), name.removesuffix(MANIFEST)
@@ -178,7 +177,7 @@ class WeightStore:
         return StoredManifest(update, value, signature)
 
     def _write(self, place: str, content: bytes) -> None:
-        with self._files.open_output_stream(place) as file:
+        with self._system.open_output_stream(place) as file:
             file.write(content)
 
     def _place(self, path: str) -> str:

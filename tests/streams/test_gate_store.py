@@ -41,7 +41,7 @@ def test_the_newest_state_is_read_again_and_older_ones_are_dropped(tuner: Resuma
     assert (kept.version, kept.weights_sha256, kept.saved_ms) == (100, "a" * 64, 10**12 + 2)
     assert state.gate.rounds == 1
     assert len(state.gate.held_back) == len(tuner.gate._held_back) > 0
-    assert {path.split("-")[0] for path in store.list(FOLDER)} == {f"{FOLDER}/0000000113", f"{FOLDER}/0000000100"}
+    assert {path.split("-")[0] for path in store.files(FOLDER)} == {f"{FOLDER}/0000000113", f"{FOLDER}/0000000100"}
 
 
 @pytest.mark.parametrize("fault", ["unsigned", "a stranger's key", "changed words", "changed arrays", "no arrays"])
@@ -114,7 +114,7 @@ def test_a_gate_without_a_store_or_with_a_damaged_state_begins_anew(fresh_topics
     first = learner(fresh_topics, rows, access)
     learn_until(first, 5, 0)
     end(first)
-    for path in access.store.list(FOLDER):
+    for path in access.store.files(FOLDER):
         access.store.put_file(path, b"{}")
     second = learner(fresh_topics, rows, access)
     assert second._tuner.live.sha256 == first._tuner.live.sha256

@@ -39,7 +39,7 @@ def test_a_version_that_went_out_as_a_delta_is_made_whole_and_stored_once(fresh_
     promoted.see(1, first.weights_sha256)
     promoted.join(30.0)
     assert [one.update.version for one in store.manifests()] == [3, 2, 1], "that one was there"
-    small = [path for path in store.list("compressed") if path.startswith(f"compressed/{2:012d}-{second.weights_sha256[:16]}")]
+    small = [path for path in store.files("compressed") if path.startswith(f"compressed/{2:012d}-{second.weights_sha256[:16]}")]
     assert [path.rsplit("-", 1)[1] for path in small] == ["int4.safetensors", "int8.safetensors"]
     served = unpacked(store.read_file(small[1]))
     assert served.items == chain.at(2).items

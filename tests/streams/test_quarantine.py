@@ -47,13 +47,13 @@ def test_the_newest_are_kept_and_of_the_others_nothing_is_left(store: WeightStor
     for number, version in enumerate([90, 91, 92, 5, 6]):
         put(quarantine, version, 1_700_000_000_000 + number)
     assert [one.version for one in read_quarantine(store)] == [6, 5, 92]
-    assert len(store.list(FOLDER)) == 9
+    assert len(store.files(FOLDER)) == 9
 
 
 def test_weights_that_are_too_large_are_left_out_and_named(store: WeightStore) -> None:
     kept = put(Quarantine(store, largest_bytes=10), payload=b"x" * 11)
     assert (kept.payload_uri, kept.payload_bytes) == (None, 11)
-    assert len(store.list(FOLDER)) == 2
+    assert len(store.files(FOLDER)) == 2
 
 
 def test_a_damaged_file_does_not_hide_the_others(store: WeightStore) -> None:

@@ -28,7 +28,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> WeightStore:
         return WeightStore(tmp_path / "weights")
     url: str = request.getfixturevalue("s3")
     made = WeightStore(url.replace("/chain?", f"/{tmp_path.name}?"))
-    made._files.create_dir("headrace-weights")
+    made._system.create_dir("headrace-weights")
     return made
 
 
@@ -85,9 +85,9 @@ def test_the_newest_are_kept_and_those_that_are_named(store: WeightStore) -> Non
     store.put_file("quarantine/3/why.json", b"{}")
     assert store.prune(keep=[2], newest=3) == [1, 3, 4]
     assert versions(store) == [7, 6, 5, 2]
-    assert len(store.list()) == 4 * 2
+    assert len(store.files()) == 4 * 2
     assert store.snapshot(2) == snapshot(2)
-    assert store.list("quarantine/3") == ["quarantine/3/why.json"]
+    assert store.files("quarantine/3") == ["quarantine/3/why.json"]
     assert store.prune(newest=0) == [2, 5, 6, 7]
 
 
@@ -114,14 +114,14 @@ def test_only_manifests_that_a_trusted_key_has_signed_are_seen(store: WeightStor
 
 
 def test_files_of_any_kind_can_be_written_replaced_listed_and_deleted(store: WeightStore) -> None:
-    assert store.list("quarantine") == store.folders("quarantine") == []
+    assert store.files("quarantine") == store.folders("quarantine") == []
     for path in ("quarantine/b/batch", "quarantine/a/why.json", "quarantine/index", "top"):
         store.put_file(path, path.encode())
     store.put_file("quarantine/index", b"new")
     assert store.read_file("quarantine/index") == b"new"
-    assert store.list("quarantine") == ["quarantine/index"]
+    assert store.files("quarantine") == ["quarantine/index"]
     assert store.folders("quarantine") == ["quarantine/a", "quarantine/b"]
-    assert store.list() == ["top"]
+    assert store.files() == ["top"]
     store.delete_file("top")
     store.delete_file("top")
     with pytest.raises(FileNotFoundError):
