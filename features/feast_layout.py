@@ -100,11 +100,6 @@ class RowTable(Generic[R]):
         values = [b"" if value is None else encoded(value) for encoded, value in zip(layout.encoders, picked, strict=True)]
         return [_timestamp(row.seen_ms), body, *values]
 
-    def _layout(self, numbers: Sequence[int]) -> Layout:
-        columns = [self.view.columns[number] for number in numbers]
-        names = [self._timestamp_field, self.row_field, *(self.field_names[column.name] for column in columns)]
-        return Layout(names, pack(names), [_ENCODERS[column.kind] for column in columns], itemgetter(*numbers))
-
     def token(self, row: R) -> bytes:
         """Return what the field `offsets` holds where `row` is stored: by it a row is known to be the very one that was read."""
         return _text(msgspec.json.encode(row.offsets)) if row.offsets else b""
@@ -112,6 +107,11 @@ class RowTable(Generic[R]):
     def row(self, body: bytes | None) -> R | None:
         """Return the row that `_row:view` holds."""
         return None if body is None else self._decoder.decode(body)
+
+    def _layout(self, numbers: Sequence[int]) -> Layout:
+        columns = [self.view.columns[number] for number in numbers]
+        names = [self._timestamp_field, self.row_field, *(self.field_names[column.name] for column in columns)]
+        return Layout(names, pack(names), [_ENCODERS[column.kind] for column in columns], itemgetter(*numbers))
 
 
 def decode_value(raw: bytes) -> Any:
