@@ -93,12 +93,12 @@ def _freshness(home: Path, options: Options, progress: Progress) -> dict[str, An
 
 
 def _load(home: Path, options: Options, progress: Progress) -> dict[str, Any]:
-    from headrace.deploy.bench.swap_load import measure_swaps
+    from headrace.deploy.bench.swap_load import Load, measure_swaps
 
     with prepared_ground(home, None, None, progress.tell) as ground:
-        load = measure_swaps(ground, options.swaps, options.swaps_per_s, options.asked_per_s, progress.tell)
+        found = measure_swaps(ground, Load(options.swaps, options.swaps_per_s, options.asked_per_s), progress.tell)
         around = surroundings(ground)
-    return around | {"swaps": load.swaps, "failed": load.failed, "torn": load.torn, "p99_ratio": load.p99_ratio, "load": asdict(load)}
+    return around | {"swaps": found.swaps, "failed": found.failed, "torn": found.torn, "p99_ratio": found.p99_ratio, "load": asdict(found)}
 
 
 def _pauses(home: Path, options: Options, progress: Progress) -> dict[str, Any]:

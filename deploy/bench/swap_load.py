@@ -40,6 +40,25 @@ READY_TIMEOUT_S, SWAPPED_TIMEOUT_S = 60.0, 30.0
 
 
 @dataclass(frozen=True)
+class Load:
+    """So many swaps, `per_s` a second in spells, and `asked_per_s` questions a second in spells with swaps and without."""
+
+    swaps: int
+    per_s: float
+    asked_per_s: float
+
+    @property
+    def each_spell(self) -> int:
+        """How many swaps a whole spell has."""
+        return round(self.per_s * SPELL_S)
+
+    @property
+    def spells(self) -> int:
+        """How many spells have swaps."""
+        return math.ceil(self.swaps / (self.per_s * SPELL_S))
+
+
+@dataclass(frozen=True)
 class SwapsUnderLoad:
     """Latencies are in milliseconds. `torn` is of the `checked` answers, which are a sample; `swaps` is what the gateway has counted."""
 
@@ -78,8 +97,8 @@ class Announced:
         self._thread.submit(self._publisher.publish, *link).result()
 
 
-def measure_swaps(ground: Ground, swaps: int, per_s: float, asked_per_s: float, tell: Callable[[str], None]) -> SwapsUnderLoad:
-    """Publish so many updates, `per_s` a second in spells of 4 s, while the gateway is asked all the time. Raises Invalid."""
+def measure_swaps(ground: Ground, load: Load, tell: Callable[[str], None]) -> SwapsUnderLoad:
+    """Publish updates in spells of 4 s, while the gateway is asked all the time. Raises Invalid."""
     ensure_topics(ground.bootstrap)
     keys = ground.data / "keys"
     updates = Announced(ground.bootstrap, SigningKey.create(keys))
@@ -101,7 +120,7 @@ def measure_swaps(ground: Ground, swaps: int, per_s: float, asked_per_s: float, 
             return _swaps(port) >= 1
 
         settle(holds_weights, "the gateway holds the first weights", READY_TIMEOUT_S)
-        return _under_load(ground, gateway, updates, port, swaps, per_s, asked_per_s, tell)
+        return _under_load(ground, gateway, port, updates, load, tell)
     finally:
         gateway.stop()
 
@@ -111,39 +130,31 @@ def _be_as_nice_as_the_learner() -> None:
 
 
 def _under_load(
-    ground: Ground,
-    gateway: MeasuredProcess,
-    updates: Announced,
-    port: int,
-    swaps: int,
-    per_s: float,
-    asked_per_s: float,
-    tell: Callable[[str], None],
+    ground: Ground, gateway: MeasuredProcess, port: int, updates: Announced, load: Load, tell: Callable[[str], None]
 ) -> SwapsUnderLoad:
     histories = _histories()
-    spells = math.ceil(swaps / (per_s * SPELL_S))
-    seconds = 2 * spells * SPELL_S + 2 * SPELL_S
+    # The first spells warm up what is asked and are not counted.
+    seconds = 2 * (load.spells + 1) * SPELL_S
     file = ground.data / "asked.jsonl"
     bodies = [_body(history) for history in histories]
-    errand = Errand(port=port, bodies=bodies, rate=asked_per_s, seconds=seconds, connections=CONNECTIONS, kept=KEPT, file=str(file))
+    errand = Errand(port=port, bodies=bodies, rate=load.asked_per_s, seconds=seconds, connections=CONNECTIONS, kept=KEPT, file=str(file))
     errand_file = ground.data / "errand.json"
     errand_file.write_bytes(msgspec.json.encode(errand))
     command = [sys.executable, "-m", "headrace.deploy.bench.asking", str(errand_file)]
     asker = MeasuredProcess(command, ground.home / "logs" / "swap-asking.log")
     try:
         before, on = _swaps(port), []
-        # The first spells warm up what is asked and are not counted.
         time.sleep(2 * SPELL_S - 1.0)
-        for spell in range(spells):
-            tell(f"spell {spell + 1} of {spells}")
+        for spell in range(load.spells):
+            tell(f"spell {spell + 1} of {load.spells}")
             time.sleep(SPELL_S)
             began_ns = time.time_ns()
-            for turn in range(min(round(per_s * SPELL_S), swaps - round(per_s * SPELL_S) * spell)):
-                time.sleep(max(0.0, turn / per_s - (time.time_ns() - began_ns) / 1e9))
+            for turn in range(min(load.each_spell, load.swaps - load.each_spell * spell)):
+                time.sleep(max(0.0, turn / load.per_s - (time.time_ns() - began_ns) / 1e9))
                 updates.publish()
             time.sleep(0.2)
             on.append((began_ns, time.time_ns()))
-        settle(lambda: _swaps(port) - before >= swaps, f"the gateway has swapped {swaps} times", SWAPPED_TIMEOUT_S)
+        settle(lambda: _swaps(port) - before >= load.swaps, f"the gateway has swapped {load.swaps} times", SWAPPED_TIMEOUT_S)
         gateway.require_alive()
         asker.result(timeout_s=seconds)
     finally:
