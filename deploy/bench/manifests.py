@@ -1,4 +1,4 @@
-"""Manifests of updates that benchmarks make themselves."""
+"""Manifests of updates that benchmarks and tests make themselves."""
 
 import hashlib
 from typing import Any
@@ -15,8 +15,14 @@ def manifest_of(payload: bytes, kind: str, base: tuple[int, str], version: int, 
     fields: dict[str, Any] = {
         "payload_parts": 1,
         "payload_offset": 0,
+        "trigger": "count",
+        "feature_service": "next_item",
         "created_ms": 0,
+        "learned_events": 0,
+        "learned_offsets": {},
         "learned_published_ms": [],
+        "holdout_loss": None,
+        "live_holdout_loss": None,
     }
     return ModelUpdate(
         model=MODEL,
@@ -27,11 +33,5 @@ def manifest_of(payload: bytes, kind: str, base: tuple[int, str], version: int, 
         weights_sha256=name,
         payload_sha256=hashlib.sha256(payload).hexdigest(),
         payload_bytes=len(payload),
-        trigger="count",
-        feature_service="next_item",
-        learned_events=0,
-        learned_offsets={},
-        holdout_loss=None,
-        live_holdout_loss=None,
         **(fields | told),
     )

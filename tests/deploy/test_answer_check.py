@@ -9,21 +9,13 @@ import torch
 
 from headrace.deploy.answer_check import AnswerCheck
 from headrace.deploy.asker import Answer
+from headrace.deploy.bench.manifests import manifest_of
 from headrace.online_model.fine_tuning import FineTuner, TuningPlan
 from headrace.online_model.scorer import Scorer
 from headrace.online_model.weights import NO_WEIGHTS, ModelCopy, chained_sha256, snapshot_payload
 from headrace.schemas import HistoryEntry, ModelUpdate
 
 HISTORY = (HistoryEntry("lamp", "view", 1000, price=9.5), HistoryEntry("bulb", "view", 31_000, category="lights"))
-
-
-def manifest(kind: str, payload: bytes, version: int, base: tuple[int, str], name: str) -> ModelUpdate:
-    return ModelUpdate(
-        model="next-item", kind="delta" if kind == "delta" else "snapshot", version=version, base_version=base[0], weights_sha256=name,
-        base_sha256=base[1], payload_sha256=hashlib.sha256(payload).hexdigest(), payload_bytes=len(payload), payload_parts=1,
-        payload_offset=0, trigger="count", feature_service="next_item", created_ms=0, learned_events=0, learned_offsets={},
-        learned_published_ms=[], holdout_loss=None, live_holdout_loss=None,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +26,13 @@ def chain() -> list[tuple[ModelUpdate, bytes]]:
     live.add_items(["lamp", "bulb", "vase", "chair"])
     payload = snapshot_payload(live)
     live.version, live.sha256 = 1, chained_sha256(NO_WEIGHTS, hashlib.sha256(payload).hexdigest())
-    links = [(manifest("snapshot", payload, 1, (0, NO_WEIGHTS), live.sha256), payload)]
+    links = [(manifest_of(payload, "snapshot", (0, NO_WEIGHTS), 1, live.sha256), payload)]
     tuner = FineTuner(live, TuningPlan(steps=1, batch=16, negatives=16))
     while live.version < 4:
         learned = tuner.run([[*HISTORY, HistoryEntry("vase", "view", 32_000)], [HistoryEntry("chair", "view", 0), HISTORY[0]]] * 4)
         payload = tuner.payload(learned)
         name = chained_sha256(live.sha256, hashlib.sha256(payload).hexdigest())
-        links.append((manifest("delta", payload, live.version + 1, (live.version, live.sha256), name), payload))
+        links.append((manifest_of(payload, "delta", (live.version, live.sha256), live.version + 1, name), payload))
         tuner.accept(learned.touched, learned.new_items, live.version + 1, name)
     return links
 
@@ -90,7 +82,7 @@ def test_answers_of_either_lane_are_made_again_across_a_rollback(answers: list[A
     learned = fork.run([[*HISTORY, HistoryEntry("chair", "view", 33_000)]] * 8)
     payload = fork.payload(learned)
     name = chained_sha256(fork.live.sha256, hashlib.sha256(payload).hexdigest())
-    link = manifest("delta", payload, 5, (1, fork.live.sha256), name), payload
+    link = manifest_of(payload, "delta", (1, fork.live.sha256), 5, name), payload
     scorer = Scorer()
     scorer.apply(*chain[0])
     scorer.apply(*link)

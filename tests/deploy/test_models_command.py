@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.deploy.bench.manifests import manifest_of
 from headrace.online_model.weights import NO_WEIGHTS, ModelCopy, chained_sha256, delta_payload, snapshot_payload
 from headrace.schemas import ModelUpdate
 from headrace.streams.release_log import ReleaseLog
@@ -57,12 +58,8 @@ def models(fresh_topics: str, home: Path) -> Models:
 
 
 def manifest(kind: str, payload: bytes, base: ModelCopy, version: int, name: str) -> ModelUpdate:
-    return ModelUpdate(
-        model="next-item", kind="delta" if kind == "delta" else "snapshot", version=version, base_version=base.version,
-        base_sha256=base.sha256, weights_sha256=name, payload_sha256=hashlib.sha256(payload).hexdigest(), payload_bytes=len(payload),
-        payload_parts=1, payload_offset=0, trigger="count", feature_service="next_item", created_ms=1_790_000_000_000, learned_events=10,
-        learned_offsets={}, learned_published_ms=[], holdout_loss=2.5, live_holdout_loss=2.6,
-    )  # fmt: skip
+    told = {"created_ms": 1_790_000_000_000, "learned_events": 10, "holdout_loss": 2.5, "live_holdout_loss": 2.6}
+    return manifest_of(payload, kind, (base.version, base.sha256), version, name, **told)
 
 
 def test_an_operator_promotes_pins_and_rolls_back_and_each_word_is_signed(models: Models, fresh_topics: str, home: Path) -> None:

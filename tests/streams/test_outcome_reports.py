@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from counted import by_reason
 from msgspec.structs import replace
-from weights_chain import MODEL, Chain
+from weights_chain import Chain
 
 from headrace.online_model.list_outcomes import MadeList
 from headrace.schemas import Click, HistoryEntry, ReleaseOutcomes, UserRow, VersionOutcome, encode
 from headrace.schemas.events import Attribution
+from headrace.schemas.model_updates import MODEL
 from headrace.schemas.topics import CLICKS, RELEASE_OUTCOMES
 from headrace.schemas.wire import now_ms
 from headrace.streams import kafka as clients

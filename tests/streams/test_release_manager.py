@@ -12,12 +12,13 @@ import pytest
 import torch
 from confluent_kafka import Producer
 from msgspec.structs import replace
-from weights_chain import MODEL, Chain
+from weights_chain import Chain
 
 from headrace.online_model.release_policy import ReleaseRules
 from headrace.online_model.weights import ModelCopy, chained_sha256, delta_payload
 from headrace.schemas import Cause, DriftAlert, HistoryEntry, ModelRelease, ModelUpdate, ReleaseOutcomes, UserRow, VersionOutcome, encode
 from headrace.schemas.model_releases import Lane
+from headrace.schemas.model_updates import MODEL
 from headrace.schemas.topics import MODEL_RELEASES, RELEASE_OUTCOMES, USER_FEATURES
 from headrace.schemas.wire import now_ms
 from headrace.streams import kafka as clients

@@ -8,10 +8,11 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from msgspec.structs import replace
 from prometheus_client import REGISTRY
-from weights_chain import MODEL, Chain
+from weights_chain import Chain
 
 from headrace.online_model.weights import BadUpdate, ModelCopy
 from headrace.schemas import ModelUpdate, encode
+from headrace.schemas.model_updates import MODEL
 from headrace.schemas.topics import MODEL_UPDATES, MODEL_WEIGHTS
 from headrace.schemas.wire import Headers
 from headrace.streams import kafka as kafka_client

@@ -5,13 +5,12 @@ import hashlib
 import torch
 from msgspec.structs import replace
 
+from headrace.deploy.bench.manifests import manifest_of
 from headrace.online_model.weights import NO_WEIGHTS, ModelCopy, chained_sha256, delta_payload, dense_names, snapshot_payload
 from headrace.schemas import ModelUpdate
 from headrace.streams.signing import SigningKey
 from headrace.streams.weight_store import WeightStore
 from headrace.streams.weights_channel import WeightsPublisher
-
-MODEL = "next-item"
 
 
 class Chain:
@@ -51,26 +50,8 @@ class Chain:
 
     def manifest(self, kind: str, payload: bytes, version: int, name: str, offset: int, parts: int) -> ModelUpdate:
         """Return what announces a payload that builds on the weights as they are."""
-        return ModelUpdate(
-            model=MODEL,
-            kind="delta" if kind == "delta" else "snapshot",
-            version=version,
-            base_version=self.copy.version,
-            base_sha256=self.copy.sha256,
-            weights_sha256=name,
-            payload_sha256=hashlib.sha256(payload).hexdigest(),
-            payload_bytes=len(payload),
-            payload_parts=parts,
-            payload_offset=offset,
-            trigger="count",
-            feature_service="next_item",
-            created_ms=1,
-            learned_events=0,
-            learned_offsets={},
-            learned_published_ms=[],
-            holdout_loss=None,
-            live_holdout_loss=None,
-        )
+        base = self.copy.version, self.copy.sha256
+        return manifest_of(payload, kind, base, version, name, payload_offset=offset, payload_parts=parts, created_ms=1)
 
     def at(self, version: int) -> ModelCopy:
         """Make the weights of a version again from what was published."""
