@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from headrace.features.columns import FEATURE_SERVICE
+from headrace.features.services import FEATURE_SERVICE
 from headrace.online_model.training.plan import Evaluation
 from headrace.schemas import ModelUpdate
 from headrace.schemas.wire import now_ms

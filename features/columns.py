@@ -12,8 +12,6 @@ from headrace.schemas import HistoryEntry, ItemRow, Pane, SessionRow, UserRow
 Kind = Literal["int64_val", "double_val", "string_val", "int64_list_val", "double_list_val", "string_list_val"]
 
 USER_VIEW, ITEM_VIEW, SESSION_VIEW = "user_activity", "item_activity", "session_activity"
-# The feature service of the next-item model.
-FEATURE_SERVICE = "next_item"
 DAY_S = 24 * 3600
 
 NOT_TOLD = float("nan")

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from headrace.features.asked import ASKED_VIEWS, ITEM_NOW, SESSION_NOW, USER_ITEM, USER_NOW, AskedView
-from headrace.features.columns import FEATURE_SERVICE, ITEMS, SESSIONS, USERS, VIEWS, View
+from headrace.features.columns import ITEMS, SESSIONS, USERS, VIEWS, View
+
+# That of the next-item model.
+FEATURE_SERVICE = "next_item"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from headrace.features.columns import FEATURE_SERVICE
 from headrace.features.online_store import OnlineStore
+from headrace.features.services import FEATURE_SERVICE
 from headrace.online_model.fine_tuning import Round, TuningPlan
 from headrace.online_model.gate_state import BadGateState
 from headrace.online_model.resumable_tuner import ResumableTuner

@@ -13,10 +13,11 @@ import pytest
 import redis
 
 from headrace.deploy.feature_repository import UnsuitableRedis, apply, connection_string, open_store, repository_file
-from headrace.features.columns import FEATURE_SERVICE, ITEM_VIEW, SESSION_VIEW, SESSIONS, USER_VIEW, View
+from headrace.features.columns import ITEM_VIEW, SESSION_VIEW, SESSIONS, USER_VIEW, View
 from headrace.features.columns import ITEMS as ITEM_COLUMNS
 from headrace.features.columns import USERS as USER_COLUMNS
 from headrace.features.online_store import OnlineStore, connect
+from headrace.features.services import FEATURE_SERVICE
 from headrace.schemas import Cause, HistoryEntry, ItemRow, Pane, SessionRow, UserRow
 from headrace.schemas.feature_rows import Row
 

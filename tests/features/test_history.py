@@ -30,11 +30,11 @@ from past import (
 
 from headrace.features.archive import ARCHIVED, USER_VERSIONS, Stretch, versions_table
 from headrace.features.archive_folder import ArchiveFolder
-from headrace.features.columns import FEATURE_SERVICE, ITEM_VIEW, SESSION_VIEW, USER_VIEW
+from headrace.features.columns import ITEM_VIEW, SESSION_VIEW, USER_VIEW
 from headrace.features.history import CannotAnswer, point_in_time
 from headrace.features.online_store import OnlineStore, connect
 from headrace.features.reader import FeatureReader
-from headrace.features.services import RANKING
+from headrace.features.services import FEATURE_SERVICE, RANKING
 from headrace.schemas import UserRow
 
 
