@@ -35,7 +35,7 @@ def test_a_real_file_is_replayed_whole_and_every_event_is_in_the_features(
     file = shop_data("diginetica_clicks_purchases.csv.gz")
     # What stands in for it is too short; the demo's own simulator is not.
     is_published = file.suffix == ".gz"
-    given = ["--rate", "600", *(("--data", str(file)) if is_published else ("--seconds", "12"))]
+    given = ["--rate", "400", *(("--data", str(file)) if is_published else ("--seconds", "12"))]
     out = tmp_path / "report.json"
     done = subprocess.run(
         [*COMMAND, *given, "--json", str(out)], capture_output=True, text=True, timeout=280, env=surroundings, check=False
