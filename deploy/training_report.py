@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from headrace.features.services import FEATURE_SERVICE
 from headrace.online_model.training.plan import Evaluation
 from headrace.schemas import ModelUpdate
 from headrace.schemas.wire import now_ms
@@ -26,6 +25,7 @@ def write_snapshot(trained: "Trained", out: Path) -> Path:
 
     The manifest is written last, and both by renaming. Raises OSError.
     """
+    from headrace.features.services import FEATURE_SERVICE
     from headrace.online_model.weights import NO_WEIGHTS, chained_sha256, snapshot_payload
 
     payload = snapshot_payload(trained.copy)

@@ -86,8 +86,11 @@ class RowTable(Generic[R]):
 
     def fields(self, row: R, body: bytes | None = None) -> list[bytes]:
         """Return names and values in turn, as HSET takes them. `body` is the row as JSON, where it is at hand."""
-        values = self.values(self._all, row, body or encode(row))
-        return [part for field in zip(self._all.names, values, strict=True) for part in field]
+        names = self._all.names
+        fields = [b""] * (2 * len(names))
+        fields[::2] = names
+        fields[1::2] = self.values(self._all, row, body or encode(row))
+        return fields
 
     def layout_over(self, before: R, row: R) -> Layout:
         """Return the fields that must be written over the stored row `before`: what seldom changes is left out where it has not."""
@@ -208,7 +211,7 @@ def _ints(values: Sequence[int]) -> bytes:
         return b"\x72\x00"
     # Numbers below 128 are their own variable-length form: most counts in panes are.
     packed = bytes(values) if max(values) < 0x80 else b"".join(map(_time, values))
-    return _of_length(packed, _READY_INT_LISTS, 0x72)
+    return _list_head(0x72, len(packed)) + packed
 
 
 @lru_cache(100_000)
@@ -220,7 +223,8 @@ def _time(time_ms: int) -> bytes:
 def _doubles(values: Sequence[float]) -> bytes:
     if not values:
         return b"\x7a\x00"
-    return _of_length(_packing(len(values))(*values), _READY_DOUBLE_LISTS, 0x7A)
+    packed = _packing(len(values))(*values)
+    return _list_head(0x7A, len(packed)) + packed
 
 
 @lru_cache
@@ -228,21 +232,11 @@ def _packing(doubles: int) -> Callable[..., bytes]:
     return struct.Struct(f"<{doubles}d").pack
 
 
-def _of_length(packed: bytes, ready: Sequence[bytes], tag: int) -> bytes:
-    """Return the message of a list of numbers, which lie side by side in `packed`."""
-    length = len(packed)
-    return (ready[length] if length < _LONGEST_READY else _list_head(tag, length)) + packed
-
-
+@lru_cache(4096)
 def _list_head(tag: int, length: int) -> bytes:
+    """What stands before a list of numbers that take up `length` bytes side by side."""
     inner = b"\n" + _varint(length)
     return bytes((tag,)) + _varint(len(inner) + length) + inner
-
-
-# Longer than the 50 steps of a history and the panes of a week.
-_LONGEST_READY = 1024
-_READY_INT_LISTS = [_list_head(0x72, length) for length in range(_LONGEST_READY)]
-_READY_DOUBLE_LISTS = [_list_head(0x7A, length) for length in range(_LONGEST_READY)]
 
 
 def _strings(values: Sequence[str]) -> bytes:
