@@ -3,6 +3,7 @@
 import hashlib
 from typing import Any
 
+from headrace.features.services import FEATURE_SERVICE
 from headrace.schemas import ModelUpdate
 from headrace.schemas.model_updates import MODEL
 
@@ -16,7 +17,7 @@ def manifest_of(payload: bytes, kind: str, base: tuple[int, str], version: int, 
         "payload_parts": 1,
         "payload_offset": 0,
         "trigger": "count",
-        "feature_service": "next_item",
+        "feature_service": FEATURE_SERVICE,
         "created_ms": 0,
         "learned_events": 0,
         "learned_offsets": {},

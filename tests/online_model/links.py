@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from headrace.deploy.bench.manifests import manifest_of
 from headrace.online_model.transformer import TransformerShape
 from headrace.online_model.weights import NO_WEIGHTS, ModelCopy, chained_sha256, delta_payload, dense_names, snapshot_payload
 from headrace.schemas import ModelUpdate
@@ -22,26 +23,8 @@ def manifest(
 ) -> ModelUpdate:
     """Return the update that announces a payload, with all hashes right."""
     name = hashlib.sha256(payload).hexdigest()
-    return ModelUpdate(
-        model="next-item",
-        kind=kind,
-        version=version,
-        base_version=base_version,
-        weights_sha256=name if kind == "snapshot" else chained_sha256(base_sha256, name),
-        base_sha256=base_sha256,
-        payload_sha256=name,
-        payload_bytes=len(payload),
-        payload_parts=1,
-        payload_offset=0,
-        trigger="count",
-        feature_service="next_item",
-        created_ms=0,
-        learned_events=0,
-        learned_offsets={},
-        learned_published_ms=[],
-        holdout_loss=None,
-        live_holdout_loss=None,
-    )
+    weights_sha256 = name if kind == "snapshot" else chained_sha256(base_sha256, name)
+    return manifest_of(payload, kind, (base_version, base_sha256), version, weights_sha256)
 
 
 class Chain:

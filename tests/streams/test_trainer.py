@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec.json import encode as encode_json
 
+from headrace.deploy.bench.manifests import manifest_of
 from headrace.features.online_store import OnlineStore, connect
 from headrace.online_model.fine_tuning import Round
 from headrace.online_model.gate import Verdict
@@ -184,12 +185,8 @@ def test_a_learner_whose_topics_are_gone_goes_on_from_the_store_with_a_chain_of_
     weights = ModelCopy()
     weights.add_items(["lamp"])
     payload = snapshot_payload(weights)
-    stored = ModelUpdate(
-        model="next-item", kind="snapshot", version=60, base_version=60, weights_sha256="a" * 64, base_sha256="a" * 64,
-        payload_sha256=hashlib.sha256(payload).hexdigest(), payload_bytes=len(payload), payload_parts=1, payload_offset=7, trigger="count",
-        feature_service="next_item", created_ms=1, learned_events=9, learned_offsets={"clicks/0": 1_000_000}, learned_published_ms=[],
-        holdout_loss=None, live_holdout_loss=None, key_id=first.key_id,
-    )  # fmt: skip
+    told = {"payload_offset": 7, "created_ms": 1, "learned_events": 9, "learned_offsets": {"clicks/0": 1_000_000}, "key_id": first.key_id}
+    stored = manifest_of(payload, "snapshot", (60, "a" * 64), 60, "a" * 64, **told)
     access.store.put(stored, payload, encode(stored), first.sign(encode(stored)))
     learner = trainer(fresh_topics, store, access=access)
     assert learner._tuner.live.items == ["", "lamp"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 
+from headrace.deploy.bench.manifests import manifest_of
 from headrace.schemas import ModelUpdate, encode
 from headrace.streams.signing import SigningKey, TrustedKeys
 from headrace.streams.weight_store import WeightStore, WeightStoreProblem
@@ -35,28 +36,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> WeightStore:
 def snapshot(version: int, key: SigningKey | None = None, content: bytes = b"weights") -> tuple[ModelUpdate, bytes]:
     payload = content + str(version).encode()
     name = hashlib.sha256(payload).hexdigest()
-    update = ModelUpdate(
-        model="next-item",
-        kind="snapshot",
-        version=version,
-        base_version=version,
-        weights_sha256=name,
-        base_sha256=name,
-        payload_sha256=name,
-        payload_bytes=len(payload),
-        payload_parts=1,
-        payload_offset=0,
-        trigger="count",
-        feature_service="next_item",
-        created_ms=1,
-        learned_events=0,
-        learned_offsets={},
-        learned_published_ms=[],
-        holdout_loss=None,
-        live_holdout_loss=None,
-        key_id=key.key_id if key else None,
-    )
-    return update, payload
+    key_id = key.key_id if key else None
+    return manifest_of(payload, "snapshot", (version, name), version, name, created_ms=1, key_id=key_id), payload
 
 
 def put(store: WeightStore, *versions: int, key: SigningKey | None = None) -> None:
