@@ -18,10 +18,12 @@ from torch import Tensor
 
 from headrace.online_model.best_rows import rank_all
 from headrace.online_model.coarse_units import CoarseUnits, is_worth_it
+from headrace.online_model.graphed_scoring import Found
 from headrace.online_model.payload_checks import check
 from headrace.online_model.row_products import row_products
 from headrace.online_model.step_batch import as_batch, encode_numbers
 from headrace.online_model.transformer import UNKNOWN, StepBatch, TransformerShape
+from headrace.online_model.update_stream import UpdateStream
 from headrace.online_model.weights import ModelCopy
 from headrace.schemas import HistoryEntry, ModelUpdate
 
@@ -76,6 +78,7 @@ class Scorer:
     def __init__(self, shape: TransformerShape | None = None, device: str = "cpu") -> None:
         self._copies = (ModelCopy(shape, device), ModelCopy(shape, device))
         self._copies[1].copy_from(self._copies[0])
+        self._updates = tuple(UpdateStream(copy.device) for copy in self._copies)
         self._readers: tuple[set[object], set[object]] = (set(), set())
         self._live = 0
         self._writer = threading.Lock()
@@ -102,6 +105,7 @@ class Scorer:
                 break
             self._readers[side].discard(token)
         try:
+            self._updates[side].wait()
             yield self._copies[side]
         finally:
             self._readers[side].discard(token)
@@ -123,30 +127,35 @@ class Scorer:
             old = self._live
             standby = 1 - old
             checked = check(self._copies[standby], update, payload)
-            self._copies[standby].take_checked(update, *checked)
-            if warm_up is not None:
-                try:
-                    warm_up(self._copies[standby])
-                except Exception:
-                    self._copies[standby].copy_from(self._copies[old])
-                    # No reader has seen the rows that are taken back, so what readers know of rows stays true.
-                    self._copies[standby].epoch = self._copies[old].epoch
-                    raise
+            with self._updates[standby].applying():
+                self._copies[standby].take_checked(update, *checked)
+                if warm_up is not None:
+                    try:
+                        warm_up(self._copies[standby])
+                    except Exception:
+                        self._updates[old].wait()
+                        self._copies[standby].copy_from(self._copies[old])
+                        # No reader has seen the rows that are taken back, so what readers know of rows stays true.
+                        self._copies[standby].epoch = self._copies[old].epoch
+                        raise
             self._live = standby
             on_live()
             self._wait_for_readers(old)
-            self._copies[old].take_checked(update, *checked)
-            if warm_up is not None and update.kind == "snapshot":
-                warm_up(self._copies[old])
+            with self._updates[old].applying():
+                self._copies[old].take_checked(update, *checked)
+                if warm_up is not None and update.kind == "snapshot":
+                    warm_up(self._copies[old])
 
     def adopt(self, other: ModelCopy) -> None:
         """Become equal to another copy, which must not change meanwhile, by the same flip."""
         with self._writer:
             old = self._live
-            self._copies[1 - old].copy_from(other)
+            with self._updates[1 - old].applying():
+                self._copies[1 - old].copy_from(other)
             self._live = 1 - old
             self._wait_for_readers(old)
-            self._copies[old].copy_from(other)
+            with self._updates[old].applying():
+                self._copies[old].copy_from(other)
 
     def _wait_for_readers(self, side: int) -> None:
         """Wait until nobody reads a copy, looking ever less often: each look takes the interpreter from those who are waited for."""
@@ -180,21 +189,16 @@ def score_with(
     asked = [place for place, history in enumerate(histories) if history] if len(copy.items) > 1 else []
     if not asked:
         return [_nothing(wanted) for wanted in candidates]
-    vectors, last_rows = _followed(copy, [histories[place] for place in asked])
-    top, normalisers = search(copy, vectors, best, normalised=normalised)
-    lasts = copy.units[last_rows]
-    top_to_last = row_products(copy.units, top.rows, lasts)
-    numbers_of = vectors.cpu().numpy(), last_rows.tolist()
-    top_rows, top_logits = top.rows.cpu().numpy(), top.logits.cpu().numpy()
+    found = _found(copy, [histories[place] for place in asked], best, normalised=normalised)
     counts = np.array([len(candidates[place]) for place in asked])
-    flat = _candidates(copy, vectors, lasts, np.concatenate([candidates[place] for place in asked]), counts)
+    flat = _candidates(copy, found, np.concatenate([candidates[place] for place in asked]), counts)
     ends = np.cumsum(counts)
+    last_rows, normalisers = found.last_rows.tolist(), found.normalisers.tolist()
     scores: dict[int, Scored] = {}
     for number, place in enumerate(asked):
         own = slice(int(ends[number] - counts[number]), int(ends[number]))
-        best_of_it = (top_rows[number], top_logits[number], top_to_last[number])
-        vector, last_row = numbers_of[0][number], numbers_of[1][number]
-        scores[place] = Scored(flat[0][own], flat[1][own], *best_of_it, normalisers[number], vector, last_row)
+        best_of_it = found.rows[number], found.logits[number], found.to_last[number]
+        scores[place] = Scored(flat[0][own], flat[1][own], *best_of_it, normalisers[number], found.vectors[number], last_rows[number])
     return [scores[place] if place in scores else _nothing(wanted) for place, wanted in enumerate(candidates)]
 
 
@@ -209,16 +213,26 @@ def warm_up() -> None:
     CoarseUnits(units).best(units, units[:1], size=64, k=1)
 
 
-def _followed(copy: ModelCopy, histories: Sequence[Sequence[HistoryEntry]]) -> tuple[Tensor, Tensor]:
-    """Return the vector of each history, (batch, width), and the row of its last item, (batch,), on the copy's device."""
+def _found(copy: ModelCopy, histories: Sequence[Sequence[HistoryEntry]], best: int, *, normalised: bool) -> Found:
+    """Encode histories, none of them empty, and search the catalogue for what follows them, by what the copy's device does fastest."""
     numbers, lengths = encode_numbers(histories, copy.rows, copy.model.shape.length)
+    graphed = copy.graphed_scoring(best)
+    if graphed is not None:
+        return graphed.score(numbers, lengths, min(best, len(copy.items) - 1))
+    vectors = _followed(copy, numbers, lengths)
+    last_rows: Rows = numbers[np.arange(len(lengths)), lengths - 1, 0]
+    top, normalisers = search(copy, vectors, best, normalised=normalised)
+    to_last = row_products(copy.units, top.rows, copy.units[torch.from_numpy(last_rows).to(copy.device)])
+    return Found(vectors.cpu().numpy(), last_rows, top.rows.cpu().numpy(), top.logits.cpu().numpy(), to_last, np.array(normalisers))
+
+
+def _followed(copy: ModelCopy, numbers: Rows, lengths: Rows) -> Tensor:
+    """Return the vector of each history, (batch, width), on the copy's device."""
     compiled = copy.last_vectors()
     if compiled is not None:
-        vectors = torch.from_numpy(compiled.of(copy.units.numpy(), numbers, lengths))
-        return vectors, torch.from_numpy(numbers[np.arange(len(lengths)), lengths - 1, 0])
+        return torch.from_numpy(compiled.of(copy.units.numpy(), numbers, lengths))
     steps = StepBatch(*(each.to(copy.device) for each in as_batch(numbers, lengths)))
-    every = torch.arange(len(histories), device=copy.device)
-    return copy.model.follow_to_end(copy.units[steps.rows], steps), steps.rows[every, steps.lengths - 1]
+    return copy.model.follow_to_end(copy.units[steps.rows], steps)
 
 
 @torch.inference_mode()
@@ -278,7 +292,7 @@ def _normalisers(logits: Tensor, height: float) -> list[float]:
     return normalisers
 
 
-def _candidates(copy: ModelCopy, vectors: Tensor, lasts: Tensor, rows: Rows, counts: Rows) -> tuple[Floats, Floats]:
+def _candidates(copy: ModelCopy, found: Found, rows: Rows, counts: Rows) -> tuple[Floats, Floats]:
     """Return logits and cosines to the last item of all candidates of all histories, one after the other.
 
     One look-up for all of them: each crossing between Python and torch costs more than its numbers.
@@ -287,12 +301,12 @@ def _candidates(copy: ModelCopy, vectors: Tensor, lasts: Tensor, rows: Rows, cou
         nothing: Floats = np.zeros(0, np.float32)
         return nothing, nothing
     known = (rows > UNKNOWN) & (rows < len(copy.items))
-    wanted = torch.from_numpy(np.where(known, rows, UNKNOWN)).to(copy.device)
-    places = torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(copy.device)
+    asked = (np.where(known, rows, UNKNOWN), found.vectors, found.last_rows, np.repeat(np.arange(len(counts)), counts))
+    wanted, vectors, last_rows, places = (torch.from_numpy(one).to(copy.device) for one in asked)
     units = copy.units[wanted]
-    found: Floats = (units * vectors[places]).sum(dim=1).cpu().numpy()
-    found[~known] = np.nan
-    return found, (units * lasts[places]).sum(dim=1).cpu().numpy()
+    logits: Floats = (units * vectors[places]).sum(dim=1).cpu().numpy()
+    logits[~known] = np.nan
+    return logits, (units * copy.units[last_rows][places]).sum(dim=1).cpu().numpy()
 
 
 def _nothing(candidates: Rows) -> Scored:

@@ -10,6 +10,8 @@ from safetensors.torch import load
 from torch import Tensor
 
 from headrace.online_model.coarse_units import CoarseUnits
+from headrace.online_model.graphed_scoring import GraphedScoring
+from headrace.online_model.half_units import HalfUnits
 from headrace.online_model.last_vectors import LastVectors
 from headrace.online_model.payload_checks import chained_sha256, check
 from headrace.online_model.payload_layout import (
@@ -75,6 +77,8 @@ class ModelCopy:
         self.units = torch.zeros(0)
         self._coarse: CoarseUnits | None = None
         self._last_vectors: LastVectors | None = None
+        self._half: HalfUnits | None = None
+        self._graphed: GraphedScoring | None = None
         self.epoch = 0
         self.version = 0
         self.sha256 = NO_WEIGHTS
@@ -152,11 +156,20 @@ class ModelCopy:
         self.units.index_copy_(0, rows, units)
         if self._coarse is not None:
             self._coarse.put(rows, units)
+        if self._half is not None:
+            self._half.put(rows, units, len(self.items))
 
     @torch.no_grad()
     def renew_units(self) -> None:
         """Compute all unit vectors anew."""
-        self.units = self.model.unit_items(torch.arange(self.model.capacity, device=self.device))
+        every = torch.arange(self.model.capacity, device=self.device)
+        units = self.model.unit_items(every)
+        if self._half is not None and len(units) == len(self.units):
+            # Graphs read where the units lie.
+            self.units.copy_(units)
+            self._half.put(every, units, len(self.items))
+            return
+        self.units, self._half, self._graphed = units, None, None
         if self._coarse is not None:
             self._coarse = CoarseUnits(self.units)
 
@@ -167,6 +180,17 @@ class ModelCopy:
             with torch.inference_mode(False):
                 self._coarse = CoarseUnits(self.units.clone() if self.units.is_inference() else self.units)
         return self._coarse
+
+    def graphed_scoring(self, best: int) -> GraphedScoring | None:
+        """Return the way to score by CUDA graphs; None where there is no GPU, or the table is not one for it. Made at the first call."""
+        if self.device.type != "cuda" or not HalfUnits.fits(self.units, best):
+            return None
+        if self._graphed is None:
+            # What is made while answering must still be writable when an update comes.
+            with torch.inference_mode(False):
+                self._half = HalfUnits(self.units, len(self.items))
+                self._graphed = GraphedScoring(self.model, self.units, self._half)
+        return self._graphed
 
     def last_vectors(self) -> LastVectors | None:
         """Return the compiled way from histories to vectors; None where the model is not one for it. Made at the first call."""

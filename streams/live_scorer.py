@@ -163,6 +163,9 @@ class LiveScorer:
 
         Raises BadUpdate where the answers are no numbers.
         """
+        graphed = copy.graphed_scoring(WARM_UP_BEST)
+        if graphed is not None:
+            graphed.make_ready(WARM_UP_BEST)
         recorded = list(self._recorded)[-questions:]
         if not all(np.isfinite(scored.best_logits).all() for scored in score_with(copy, recorded, best=WARM_UP_BEST)):
             raise BadUpdate("answers to recorded questions are not finite numbers")

@@ -1,8 +1,4 @@
-"""Scoring on a GPU: the catalogue in bf16, static buffers, and one CUDA graph for each batch size, beside eager torch in fp32.
-
-The graph takes the histories' vectors from one buffer and leaves the best items in two others; encoding and the network, the same for
-both, are left out. The catalogue is scored exhaustively.
-"""
+"""Scoring on a GPU: from encoded histories to best items in the memory of the host, by CUDA graphs, beside eager torch in 32 bits."""
 
 import statistics
 import time
@@ -13,25 +9,33 @@ from typing import Any
 import torch
 
 from headrace.deploy.bench.scorer_limits import limit_of, measured
-from headrace.deploy.bench.scorer_peers import BEST, WIDTH
+from headrace.deploy.bench.scorer_peers import BEST, WIDTH, drawn_histories, drawn_model
+from headrace.online_model.step_batch import Numbers, as_batch, encode_numbers
+from headrace.online_model.transformer import StepBatch, last_vectors
+from headrace.online_model.weights import ModelCopy
 
-WARM_UPS = 3
+BATCHES = (1, 16, 128, 1024)
 LEAST_CALLS = 20
 
 
-def measure_cuda(items: Sequence[int], batches: Sequence[int], seconds: float) -> list[dict[str, Any]]:
-    """Return a row for each catalogue and batch; torch must see a GPU."""
+class Ungraphed(RuntimeError):
+    """The catalogue is none that graphs are made for."""
+
+
+def measure_cuda(items: Sequence[int], seconds: float) -> list[dict[str, Any]]:
+    """Return a row for each catalogue and batch; torch must see a GPU. Raises Ungraphed."""
     name = torch.cuda.get_device_name()
     rows = []
     for count in items:
-        units = torch.nn.functional.normalize(torch.randn(count, WIDTH, device="cuda"), dim=1)
-        coarse = units.to(torch.bfloat16)
-        limits = measured(count, WIDTH, torch.bfloat16, "cuda")
-        for batch in batches:
-            vectors = torch.randn(batch, WIDTH, device="cuda")
-            graph = _graph(coarse, vectors.to(torch.bfloat16))
-            ours, eager = _timed(graph.replay, seconds), _timed(partial(_eager, vectors, units), seconds)
-            limit = limit_of(limits, count, WIDTH, batch, torch.bfloat16)
+        copy = drawn_model(count, "cuda")
+        graphed = copy.graphed_scoring(BEST)
+        if graphed is None:
+            raise Ungraphed(f"{count} items are too few for the {BEST} best to be found by groups")
+        limits = measured(count, WIDTH, torch.float16, "cuda")
+        for batch in BATCHES:
+            asked = encode_numbers(drawn_histories(count, batch, seed=batch), copy.rows, copy.model.shape.length)
+            ours, eager = _timed(partial(graphed.score, *asked, BEST), seconds), _timed(partial(_eager, copy, *asked), seconds)
+            limit = limit_of(limits, count, WIDTH, batch, torch.float16)
             p50_s = statistics.median(ours)
             rows.append(
                 {
@@ -50,31 +54,19 @@ def measure_cuda(items: Sequence[int], batches: Sequence[int], seconds: float) -
     return rows
 
 
-def _eager(vectors: torch.Tensor, units: torch.Tensor) -> None:
-    (vectors @ units.T).topk(BEST, dim=1)
-
-
-def _graph(units: torch.Tensor, vectors: torch.Tensor) -> torch.cuda.CUDAGraph:
-    """Record the scoring of a batch; the buffers stay where they are while the graph lives."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UPS):
-            (vectors @ units.T).topk(BEST, dim=1)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        (vectors @ units.T).topk(BEST, dim=1)
-    return graph
+@torch.inference_mode()
+def _eager(copy: ModelCopy, numbers: Numbers, lengths: Numbers) -> None:
+    steps = StepBatch(*(each.to(copy.device) for each in as_batch(numbers, lengths)))
+    units = copy.model.unit_items(torch.arange(len(copy.items), device=copy.device))
+    top = (last_vectors(copy.model, steps) @ units.T).topk(BEST, dim=1)
+    top.values.cpu(), top.indices.cpu()
 
 
 def _timed(work: Callable[[], object], seconds: float) -> list[float]:
     took: list[float] = []
     work()
-    torch.cuda.synchronize()
     while sum(took) < seconds or len(took) < LEAST_CALLS:
         started_s = time.perf_counter()
         work()
-        torch.cuda.synchronize()
         took.append(time.perf_counter() - started_s)
     return took

@@ -34,9 +34,9 @@ class Answerer(Protocol):
         ...
 
 
-def drawn_model(items: int) -> ModelCopy:
+def drawn_model(items: int, device: str = "cpu") -> ModelCopy:
     """Return a model with this many items in all, of weights drawn at random, the same at each call."""
-    copy = ModelCopy(seed=7)
+    copy = ModelCopy(device=device, seed=7)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         copy.add_items([f"item-{number}" for number in range(1, items)])

@@ -30,10 +30,10 @@ def manifest(
 class Chain:
     """The weights as their author has them. Each step changes some rows and all dense weights, and may add items."""
 
-    def __init__(self, items: int = 12, seed: int = 1) -> None:
+    def __init__(self, items: int = 12, seed: int = 1, shape: TransformerShape = SHAPE) -> None:
         self._random = random.Random(seed)
         self._generator = torch.Generator().manual_seed(seed)
-        self.copy = ModelCopy(SHAPE)
+        self.copy = ModelCopy(shape)
         self.copy.add_items([f"item-{number}" for number in range(items)])
         self._shake(torch.arange(len(self.copy.items)))
         self.copy.version, self.copy.sha256 = 1, hashlib.sha256(snapshot_payload(self.copy)).hexdigest()
