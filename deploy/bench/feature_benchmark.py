@@ -98,8 +98,9 @@ def _latency(ground: Ground, home: Path, options: Options, samples: Samples, pro
     progress.tell("starting the reader (Feast takes ten seconds)")
     with latency.Reader(ground) as reader:
         reader.wait_until_ready()
-        # Not counted: the broker compiles what it runs often, which takes it much of a core for half a minute.
-        latency.measure_latency(ground, reader, "headrace", latency.RATES[-1], options.latency_s, options.seed, progress.tell)
+        # Not counted: the broker compiles what it runs often, which takes it much of a core for most of a minute.
+        for rate in (*latency.RATES, *latency.RATES):
+            latency.measure_latency(ground, reader, "headrace", rate, options.latency_s, options.seed, progress.tell)
         for repeat in range(options.repeats):
             progress.begin(f"latency {repeat + 1}/{options.repeats}")
             for rate in latency.RATES:
