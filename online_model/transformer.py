@@ -153,7 +153,8 @@ class NextItemTransformer(nn.Module):
         self.items = nn.Embedding(capacity, self.shape.width, sparse=True, _weight=larger)
 
     def _category_rows(self, hashes: Tensor) -> Tensor:
-        return torch.where(hashes > 0, 1 + hashes.remainder(self.shape.categories - 1), 0)
+        # Without a number of the host's, so that it can be captured as a CUDA graph.
+        return (1 + hashes.remainder(self.shape.categories - 1)) * (hashes > 0)
 
 
 def last_vectors(model: NextItemTransformer, steps: StepBatch) -> Tensor:
