@@ -10,12 +10,12 @@ import msgspec
 
 from headrace.online_model.training.plan import Evaluation
 from headrace.schemas import ModelUpdate
+from headrace.schemas.model_updates import MODEL
 from headrace.schemas.wire import now_ms
 
 if TYPE_CHECKING:
     from headrace.online_model.training.full_training import Trained
 
-MODEL = "next-item"
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
 TABLE_BEGINS, TABLE_ENDS = "<!-- headrace train --compare-optimizers -->\n", "<!-- the end of the table -->\n"
 
