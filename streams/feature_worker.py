@@ -44,7 +44,7 @@ COMPONENT = "feature-worker"
 LARGEST_BATCH = 2000
 # An event waits for so many item changes at most, unless more are waiting than can be worked off a few at a time.
 CHANGES_A_STEP, MOST_CHANGES_WAITING = 16, 4000
-ITEM_LINGER_MS = 50
+USER_LINGER_MS, ITEM_LINGER_MS = 20, 50
 COMMIT_EVERY_S = 0.5
 CHECK_EVERY_S = 1.0
 SAMPLED = 200
@@ -76,8 +76,9 @@ class FeatureWorker:
         from_events: bool = False,
     ) -> None:
         """With `from_events` all retained events are read again after a restore, not those of the last day alone."""
-        self._producer = kafka.producer(bootstrap, COMPONENT)
-        # Nobody waits for item rows, so these gather for longer, into fewer requests. A change never times out by itself, since
+        # Each partition gets requests of its own: rows that gather for longer, in fewer requests, leave the broker more time for events.
+        self._producer = kafka.producer(bootstrap, COMPONENT, **{"linger.ms": USER_LINGER_MS})
+        # Nobody waits for item rows, so these gather for longer yet. A change never times out by itself, since
         # a later one that came through would tell the item's row that it has taken in all before it.
         self._item_producer = kafka.producer(bootstrap, f"{COMPONENT}-items", **{"linger.ms": ITEM_LINGER_MS, "delivery.timeout.ms": 0})
         self._dead_letters = DeadLetters(self._producer, COMPONENT)
