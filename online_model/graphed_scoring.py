@@ -25,7 +25,8 @@ SIZES = (1, 4, 16, 64, 256)
 BEST_STEP = 64
 WARM_UPS = 3
 TOLERANCE = 1e-3
-PER_STEP = 5
+# Numbers of a step: all that a `StepBatch` holds but the lengths.
+PER_STEP = len(StepBatch._fields) - 1
 
 
 class Found(NamedTuple):
@@ -152,10 +153,9 @@ class _StaticBatch:
 
     def _compute(self) -> Tensor:
         """Return all that `Found` holds side by side, (batch, numbers), so that one copy brings it here; whole numbers by their bits."""
-        steps, lengths = self._asked[:, :-1].unflatten(1, (-1, PER_STEP)), self._asked[:, -1]
-        rows, kinds, gaps, prices, categories = steps.unbind(dim=2)
-        vectors = self._model.follow_to_end(self._units[rows], StepBatch(rows, kinds, gaps, prices, categories, lengths))
-        last_rows = rows.gather(1, lengths.unsqueeze(1) - 1)
+        steps = StepBatch._make([*self._asked[:, :-1].unflatten(1, (-1, PER_STEP)).unbind(dim=2), self._asked[:, -1]])
+        vectors = self._model.follow_to_end(self._units[steps.rows], steps)
+        last_rows = steps.rows.gather(1, steps.lengths.unsqueeze(1) - 1)
         ranking = self._half.best(self._units, vectors, self._best, self._model.shape.temperature)
         to_last = (self._units[ranking.rows] @ self._units[last_rows[:, 0]].unsqueeze(2)).squeeze(2)
         whole = (one.to(torch.int32).view(torch.float32) for one in (ranking.rows, last_rows))

@@ -301,12 +301,12 @@ def _candidates(copy: ModelCopy, found: Found, rows: Rows, counts: Rows) -> tupl
         nothing: Floats = np.zeros(0, np.float32)
         return nothing, nothing
     known = (rows > UNKNOWN) & (rows < len(copy.items))
-    asked = (np.where(known, rows, UNKNOWN), found.vectors, found.last_rows, np.repeat(np.arange(len(counts)), counts))
-    wanted, vectors, last_rows, places = (torch.from_numpy(one).to(copy.device) for one in asked)
+    asked = (np.where(known, rows, UNKNOWN), np.repeat(found.vectors, counts, axis=0), np.repeat(found.last_rows, counts))
+    wanted, vectors, last_rows = (torch.from_numpy(one).to(copy.device) for one in asked)
     units = copy.units[wanted]
-    logits: Floats = (units * vectors[places]).sum(dim=1).cpu().numpy()
+    logits: Floats = (units * vectors).sum(dim=1).cpu().numpy()
     logits[~known] = np.nan
-    return logits, (units * copy.units[last_rows][places]).sum(dim=1).cpu().numpy()
+    return logits, (units * copy.units[last_rows]).sum(dim=1).cpu().numpy()
 
 
 def _nothing(candidates: Rows) -> Scored:

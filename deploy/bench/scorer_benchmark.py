@@ -93,7 +93,7 @@ def measure_scorer(options: Options, progress: Progress) -> dict[str, Any]:
         index.append(measure_index(items))
         progress.step()
     progress.begin("CUDA")
-    cuda = measure_cuda(options.items, options.seconds) if torch.cuda.is_available() else NO_GPU
+    cuda = measure_cuda(options.items, options.batches, options.seconds) if torch.cuda.is_available() else NO_GPU
     progress.step()
     return {
         "rows": rows,
