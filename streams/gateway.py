@@ -1,7 +1,8 @@
 """The HTTP gateway: events in, recommendations and predictions out, health and metrics.
 
-It answers with a ranker of its own, which follows the weights and the user rows like the recommender's, so that an answer is
-one read of Redis and one scoring. Both happen in a small pool of threads: the event loop only takes requests and waits.
+It answers with a ranker of its own, which follows the weights and the user rows like the recommender's, so that an answer is one read of
+Redis and one scoring, for all who ask at the same time together. Both happen in a small pool of threads: the event loop only takes requests
+and waits.
 """
 
 import asyncio

@@ -23,6 +23,7 @@ from headrace.streams.gateway_messages import (
     ViewFeatures,
 )
 from headrace.streams.gateway_parts import GatewayParts
+from headrace.streams.live_scorer import Asked
 
 STEPS_USED = 50
 
@@ -35,7 +36,7 @@ def recommendations(parts: GatewayParts, shopper_id: str, k: int) -> Recommendat
     if row is not None:
         metrics.FEATURE_AGE.observe(max(0, now_ms() - row.seen_ms) / 1000)
     sequence = parts.live.lanes.sequence
-    [ranked] = parts.live.rank([history], k, [shopper_id])
+    ranked = parts.live.rank_one(Asked(history, k, shopper_id))
     name = secrets.token_hex(12)
     parts.reports.outcomes.made(name, (ranked.version, ranked.lane, sequence))
     return Recommendations(
@@ -61,7 +62,7 @@ def prediction(parts: GatewayParts, body: bytes) -> Prediction:
     read_object(body)
     asked = decode(PredictRequest, body)
     history = _with_times(asked.history[-STEPS_USED:])
-    [ranked] = parts.live.rank([history], asked.k, [asked.shopper_id], with_transformer=True)
+    ranked = parts.live.rank_one(Asked(history, asked.k, asked.shopper_id, with_transformer=True))
     items = [
         PredictedItem(
             item_id=item.item_id,

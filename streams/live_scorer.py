@@ -8,6 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from headrace.schemas.wire import now_ms
 from headrace.streams import metrics
 from headrace.streams.lifetime import tell_always
 from headrace.streams.memory_reactions import MemoryReactionFollower
+from headrace.streams.micro_batches import MicroBatches
 from headrace.streams.ranking_channel import RankingFollower
 from headrace.streams.release_log import ReleaseLog
 from headrace.streams.signing import TrustedKeys
@@ -32,6 +34,9 @@ log = logging.getLogger(__name__)
 
 SETTLE_AGAIN_S = 2.0
 RECORDED, WARM_UP_BEST = 4, 50
+MOST_TOGETHER = 8
+# One batch holds the interpreter while the other is in native code; more would only take turns.
+AT_ONCE = 2
 
 
 def choose_device(wanted: str) -> str:
@@ -52,6 +57,15 @@ def use_one_thread() -> None:
 
     torch.set_num_threads(1)
     threadpool_limits(1, user_api="blas")
+
+
+class Asked(NamedTuple):
+    """What a shopper asks for: the `k` items that follow a history, and the Transformer's own beside them where these are wanted."""
+
+    history: History
+    k: int
+    shopper: str | None
+    with_transformer: bool = False
 
 
 class LiveScorer:
@@ -88,6 +102,7 @@ class LiveScorer:
         ]
         self.failure: BaseException | None = None
         self._recorded: deque[History] = deque(maxlen=RECORDED)
+        self._batches = MicroBatches(self._rank_each, at_once=AT_ONCE, most=MOST_TOGETHER)
 
     @property
     def scorer(self) -> Scorer:
@@ -114,9 +129,26 @@ class LiveScorer:
             metrics.LANE_ANSWERS.labels(one.lane).inc()
         return ranked
 
+    def rank_one(self, asked: Asked) -> Ranked:
+        """Rank as `rank` does for one of many that ask at the same time, each in a thread of its own: they are ranked together."""
+        return self._batches.ask(asked)
+
     def test_then_learn(self, rows: Sequence[UserRow]) -> list[Foreseen]:
         """Test and teach the mixture, each row by the weights of its shopper's lane (see `Ranker.test_then_learn`)."""
         return self.lanes.test_then_learn(self.ranker, rows)
+
+    def _rank_each(self, asked: Sequence[Asked]) -> list[Ranked]:
+        metrics.ASKED_TOGETHER.observe(len(asked))
+        # What is wanted has a say in what is looked at, and nobody's answer may depend on what others want.
+        alike: dict[tuple[int, bool], list[int]] = {}
+        for place, one in enumerate(asked):
+            alike.setdefault((one.k, one.with_transformer), []).append(place)
+        ranked: dict[int, Ranked] = {}
+        for (k, with_transformer), places in alike.items():
+            theirs = [asked[place] for place in places]
+            found = self.rank([one.history for one in theirs], k, [one.shopper for one in theirs], with_transformer=with_transformer)
+            ranked.update(zip(places, found, strict=True))
+        return [ranked[place] for place in range(len(asked))]
 
     def _keep_following(self, what: str, follow: Callable[[], None]) -> None:
         try:

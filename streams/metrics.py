@@ -65,6 +65,7 @@ OUTCOMES_REFUSED = Counter("headrace_release_outcomes_refused", "Reports on rele
 RELEASES_SKIPPED = Counter("headrace_releases_skipped", "Decisions on model-releases that do not count", ["reason"])
 STABLE_VERSION = Gauge("headrace_stable_version", "The version that answers whoever is not on trial")
 LANE_ANSWERS = Counter("headrace_lane_answers", "Lists made by either lane of weights", ["lane"])
+ASKED_TOGETHER = Histogram("headrace_asked_together", "Questions over HTTP that were answered as one batch", buckets=(1, 2, 3, 4, 6, 8))
 LANE_OUTCOMES = Counter("headrace_lane_outcomes", "Lists that met a next step", ["lane"])
 LANE_HITS = Counter("headrace_lane_hits", "Of these, those that held its item", ["lane"])
 RELEASES = Counter("headrace_releases", "Decisions made by the release manager", ["action"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -324,6 +326,31 @@ def test_no_answer_mixes_two_versions_while_weights_are_swapped_under_it(client:
         for history, answer in answers:
             if answer["model_version"] == version:
                 assert_made_by(copy, answer, history, 20)
+
+
+def test_who_asks_together_is_answered_as_who_asks_alone(client: httpx.Client, kafka: str) -> None:
+    chain = Chain(kafka, items=200)
+    chain.snapshot()
+    until(lambda: is_ready(client) and client.post("/v1/predict", json={"history": []}).json()["model_version"] == 1)
+    draw = random.Random(3)
+    histories = [[{"item_id": f"item-{draw.randrange(220)}"} for _ in range(draw.randrange(9))] for _ in range(120)]
+    bodies = [{"history": history, "k": draw.choice((1, 20, 100)), "explain": draw.random() < 0.5} for history in histories]
+    alone = [client.post("/v1/predict", json=body).json() for body in bodies]
+    batches = _batches(client)
+    with ThreadPoolExecutor(12) as pool:
+        together = list(pool.map(lambda body: client.post("/v1/predict", json=body).json(), bodies))
+    assert _batches(client) - batches < len(bodies), "nobody was answered together"
+    for one, other in zip(alone, together, strict=True):
+        assert [item["item_id"] for item in other["transformer"]] == [item["item_id"] for item in one["transformer"]]
+        assert [item.keys() for item in other["items"]] == [item.keys() for item in one["items"]]
+        assert [item["score"] for item in other["items"]] == pytest.approx([item["score"] for item in one["items"]], rel=1e-3)
+
+
+def _batches(client: httpx.Client) -> float:
+    """How many batches the gateway has answered."""
+    found = re.search(r"^headrace_asked_together_count (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
 
 
 def test_health_readiness_and_metrics_tell_how_it_stands(client: httpx.Client, app: FastAPI) -> None:
