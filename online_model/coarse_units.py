@@ -6,6 +6,7 @@ ones are at least c less that bound, and a row whose coarse product lies below c
 rows that are left are scored exactly: the answer is that of an exhaustive search, but for the order of equals and the last bits.
 """
 
+import math
 from functools import cache
 
 import llvmlite.binding
@@ -16,8 +17,8 @@ from torch import Tensor
 from headrace.online_model.best_rows import keep_best, write_best
 from headrace.online_model.compiled import compiled
 
-# Below so many rows a plain product is as fast; without a fast product of 8-bit matrices below more, and for more than a few vectors.
-SMALLEST, SMALLEST_BY_LOOP, FEW = 16_384, 65_536, 2
+# Up to so many vectors are multiplied by a loop of our own, which is faster for them than torch's product of 8-bit matrices.
+FEW, MANY = 3, 32
 # Of each group of rows the largest product is kept, and of each region, which is some groups.
 GROUP = 16
 REGIONS = 2048
@@ -37,8 +38,15 @@ Rows = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 def is_worth_it(units: Tensor, size: int, k: int, batch: int) -> bool:
     """Whether the best `k` of `size` rows are found faster so for `batch` vectors: many rows, of which few are wanted, on the CPU."""
-    is_much = size >= SMALLEST if multiplies_matrices_fast() else size >= SMALLEST_BY_LOOP and batch <= FEW
+    is_much = size >= pays_from(batch)
     return is_much and units.device.type == "cpu" and 4 * k <= REGIONS and len(units) % GROUP == 0
+
+
+def pays_from(batch: int) -> float:
+    """Return from how many rows on a plain product of so many vectors is slower, as measured on two kinds of processors."""
+    if not multiplies_matrices_fast():
+        return 65_536 if batch < FEW else math.inf
+    return 160_000 if FEW < batch < MANY else 32_768
 
 
 @cache
@@ -98,7 +106,7 @@ class CoarseUnits:
         regions = -(-groups // together)
         largest = torch.empty(regions * together, batch, dtype=torch.int32)
         largest[groups:] = -(2**31)
-        if multiplies_matrices_fast():
+        if batch > FEW and multiplies_matrices_fast():
             self._multiply_matrices(rounded, largest[:groups])
         else:
             _multiply(self._numbers.numpy(), rounded.to(torch.int16).numpy(), largest[:groups].numpy())

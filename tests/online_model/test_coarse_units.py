@@ -9,20 +9,20 @@ from links import SHAPE
 from torch.nn import functional
 
 from headrace.online_model import coarse_units, scorer
-from headrace.online_model.coarse_units import FEW, SMALLEST, SMALLEST_BY_LOOP, CoarseUnits, is_worth_it
+from headrace.online_model.coarse_units import FEW, MANY, CoarseUnits, is_worth_it, pays_from
 from headrace.online_model.scorer import score_with, search
 from headrace.online_model.weights import ModelCopy
 from headrace.schemas import HistoryEntry
 
-SIZE = SMALLEST + 5
-CAPACITY = 2 * SMALLEST
+SIZE = 32_768 + 5
+CAPACITY = 1 << 16
 
 
 def unit_vectors(count: int, width: int, seed: int) -> torch.Tensor:
     return functional.normalize(torch.randn(count, width, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
-@pytest.mark.parametrize("batch", [1, FEW, 37, 300])
+@pytest.mark.parametrize("batch", [1, FEW, FEW + 1, 37, 300])
 @pytest.mark.parametrize("by_matrices", [False, True])
 def test_the_best_are_those_of_an_exhaustive_search(batch: int, by_matrices: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coarse_units, "multiplies_matrices_fast", lambda: by_matrices)
@@ -62,7 +62,7 @@ def test_a_row_beyond_the_scale_of_the_others_is_still_found() -> None:
 def test_a_copy_of_a_large_catalogue_answers_as_by_a_plain_product_and_goes_on_so_after_an_update(
     normalised: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coarse_units, "SMALLEST_BY_LOOP", SMALLEST)
+    monkeypatch.setattr(coarse_units, "pays_from", lambda batch: SIZE)
     copy = ModelCopy(SHAPE)
     copy.add_items([f"item-{number}" for number in range(SIZE - 1)])
     copy.renew_units()
@@ -99,11 +99,16 @@ def test_the_normaliser_is_left_out_where_nobody_asks_for_it() -> None:
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_a_small_catalogue_and_a_wish_for_very_many_are_served_by_a_plain_product(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("batch", [1, FEW, FEW + 1, MANY])
+def test_a_small_catalogue_and_a_wish_for_very_many_are_served_by_a_plain_product(
+    fast: bool, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(coarse_units, "multiplies_matrices_fast", lambda: fast)
-    least = SMALLEST if fast else SMALLEST_BY_LOOP
-    units = torch.zeros(2 * least, 16)
-    assert is_worth_it(units, least, 100, FEW)
-    assert is_worth_it(units, least, 100, FEW + 1) == fast
-    assert not is_worth_it(units, least - 1, 100, FEW)
-    assert not is_worth_it(units, least, 10_000, FEW)
+    least = pays_from(batch)
+    units = torch.zeros(1 << 20, 16)
+    if math.isinf(least):
+        assert not is_worth_it(units, len(units), 100, batch)
+        return
+    assert is_worth_it(units, int(least), 100, batch)
+    assert not is_worth_it(units, int(least) - 1, 100, batch)
+    assert not is_worth_it(units, int(least), 10_000, batch)
