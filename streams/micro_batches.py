@@ -42,6 +42,7 @@ class MicroBatches(Generic[Question, Answer]):
                 self._leading += 1
                 self._hand_on()
         asked.woken.wait()
+        # A question that went on holding its batch would hold itself, and with it all answers until the next garbage collection.
         batch, asked.leads = asked.leads, ()
         if batch:
             self._lead(batch)
