@@ -67,12 +67,12 @@ class CoarseUnits:
         self._numbers = torch.empty(units.shape, dtype=torch.int8)
         # The greatest length of a row's rounding error so far.
         self._error = 0.0
-        for first in range(0, len(units), BLOCK):
-            self._round(slice(first, first + BLOCK), units[first : first + BLOCK])
+        self.put(torch.arange(len(units)), units)
 
     def put(self, rows: Tensor, units: Tensor) -> None:
-        """Follow rows, (rows,), that have new unit vectors, (rows, width)."""
-        self._round(rows, units)
+        """Follow rows, (rows,), of the unit vectors, (capacity, width), that have changed."""
+        error = _round(units.numpy(), rows.contiguous().numpy(), np.float32(self._scale), self._numbers.numpy())
+        self._error = max(self._error, error)
 
     def best(self, units: Tensor, vectors: Tensor, size: int, k: int) -> tuple[Tensor, Tensor]:
         """Return the `k` largest products of each vector, (batch, width), with the rows 1 to `size` - 1 of `units`, and these rows.
@@ -126,12 +126,21 @@ class CoarseUnits:
             torch._int_mm(self._numbers[first * GROUP : (first + count) * GROUP], queries, out=block)
             torch.amax(block.view(count, GROUP, batch), dim=1, out=largest[first : first + count])
 
-    @torch.no_grad()
-    def _round(self, rows: slice | Tensor, units: Tensor) -> None:
-        numbers = (units / self._scale).round_().clamp_(-LARGEST, LARGEST)
-        self._numbers[rows] = numbers.to(torch.int8)
-        if len(units):
-            self._error = max(self._error, float((units - numbers * self._scale).norm(dim=1).max()))
+
+@compiled
+def _round(units: Floats, rows: Rows, scale: np.float32, numbers: Numbers) -> float:
+    """Round rows to whole numbers of `scale`, and return the greatest length of what a row has lost."""
+    greatest = np.float32(0.0)
+    for row in rows:
+        square = np.float32(0.0)
+        for column in range(units.shape[1]):
+            value = units[row, column]
+            number = min(max(np.rint(value / scale), np.float32(-LARGEST)), np.float32(LARGEST))
+            numbers[row, column] = np.int8(number)
+            lost = value - number * scale
+            square += lost * lost
+        greatest = max(greatest, square)
+    return math.sqrt(greatest)
 
 
 @compiled

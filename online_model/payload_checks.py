@@ -6,7 +6,7 @@ finiteness. This lies on the way to served weights: nothing here walks through r
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from headrace.online_model.weights import ModelCopy
 
 Rows = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
+SMALL = 1 << 17
 
 _FLOATS = {"snapshot": (torch.float32,), "delta": (torch.float16, torch.float32)}
 
@@ -67,15 +69,13 @@ def check(copy: "ModelCopy", update: ModelUpdate, payload: bytes) -> tuple[dict[
     except (SafetensorError, KeyError) as error:
         # KeyError: a data type that torch does not have.
         raise BadUpdate(f"version {update.version}: not safetensors: {error}") from None
-    # Walking through the modules is slow: once is enough.
-    parameters = dict(copy.model.named_parameters())
-    _check_names(copy, update, tensors, parameters)
-    _check_tensors(update, tensors, parameters)
+    _check_names(copy, update, tensors)
+    _check_tensors(update, tensors, copy.parameters)
     return tensors, _check_items(copy, update, tensors)
 
 
-def _check_names(copy: "ModelCopy", update: ModelUpdate, tensors: dict[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
-    wanted = {ROWS, VALUES, NEW_ITEMS, REUSED, SHAPE, *whole_names(parameters, update.kind)}
+def _check_names(copy: "ModelCopy", update: ModelUpdate, tensors: dict[str, Tensor]) -> None:
+    wanted = {ROWS, VALUES, NEW_ITEMS, REUSED, SHAPE, *whole_names(copy.parameters, update.kind)}
     if update.kind == "delta":
         wanted |= {CATEGORY_ROWS, CATEGORY_VALUES}
     if strange := wanted ^ set(tensors):
@@ -106,9 +106,9 @@ def _check_tensors(update: ModelUpdate, tensors: dict[str, Tensor], parameters: 
             raise BadUpdate(f"version {update.version}: {name} has shape {tuple(tensor.shape)}, not {shape}")
         if tensor.dtype not in _FLOATS[update.kind]:
             raise BadUpdate(f"version {update.version}: {name} holds {tensor.dtype}, not {' or '.join(map(str, _FLOATS[update.kind]))}")
-        # In double precision a sum of numbers of single precision is finite just where all of them are.
-        if not math.isfinite(tensor.sum(dtype=torch.float64).item()):
-            raise BadUpdate(f"version {update.version}: {name} holds values that are not finite numbers")
+    if not _are_finite([tensors[name] for name in shapes]):
+        strange = next(name for name in shapes if not _are_finite([tensors[name]]))
+        raise BadUpdate(f"version {update.version}: {strange} holds values that are not finite numbers")
 
 
 def _check_items(copy: "ModelCopy", update: ModelUpdate, tensors: dict[str, Tensor]) -> list[str]:
@@ -127,7 +127,7 @@ def _check_items(copy: "ModelCopy", update: ModelUpdate, tensors: dict[str, Tens
     if update.kind == "snapshot":
         unset = old + new - len(rows)
     else:
-        unset = new - int((rows >= old).sum()) + len(reused) - int(np.isin(reused, rows).sum())
+        unset = new - int((rows >= old).sum()) + (len(reused) - int(np.isin(reused, rows).sum()) if len(reused) else 0)
     if unset:
         raise BadUpdate(f"version {update.version}: {unset} item rows have no values")
     return new_items
@@ -142,6 +142,15 @@ def _new_items(update: ModelUpdate, encoded: Tensor) -> list[str]:
     if "" in new_items:
         raise BadUpdate(f"version {update.version}: a new item has an empty id")
     return new_items
+
+
+def _are_finite(tensors: Sequence[Tensor]) -> bool:
+    # Small ones together, since each call costs more than their numbers.
+    small = [tensor.reshape(-1) for tensor in tensors if tensor.numel() < SMALL]
+    large = [tensor for tensor in tensors if tensor.numel() >= SMALL]
+    together = [torch.cat(small)] if small else []
+    # In double precision a sum of numbers of single precision is finite just where all of them are.
+    return all(math.isfinite(tensor.sum(dtype=torch.float64).item()) for tensor in together + large)
 
 
 def _are_distinct(rows: Rows) -> bool:

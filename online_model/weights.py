@@ -3,12 +3,13 @@
 Nothing is taken in before its SHA-256, shapes, ranges and finiteness have been checked (`payload_checks`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from headrace.online_model import unit_rows
 from headrace.online_model.coarse_units import CoarseUnits
 from headrace.online_model.graphed_scoring import GraphedScoring
 from headrace.online_model.half_units import HalfUnits
@@ -72,6 +73,7 @@ class ModelCopy:
             torch.manual_seed(seed)
             model = NextItemTransformer(shape or TransformerShape(), FIRST_CAPACITY)
         self.model = model.to(self.device).requires_grad_(False).eval()
+        self._parameters: dict[str, Tensor] = dict(self.model.named_parameters())
         self.items: list[str] = [""]
         self.rows: dict[str, int] = {}
         self.units = torch.zeros(0)
@@ -85,9 +87,16 @@ class ModelCopy:
         self.renew_units()
 
     @property
+    def parameters(self) -> Mapping[str, Tensor]:
+        """All parameters by name. To walk through the modules takes as long as to copy what most of them hold."""
+        # The one that is ever replaced, by a larger one.
+        self._parameters[ITEM_TABLE] = self.model.items.weight
+        return self._parameters
+
+    @property
     def size_bytes(self) -> int:
         """The size of the weights in memory, without what is derived from them."""
-        return sum(parameter.nbytes for parameter in self.model.parameters())
+        return sum(parameter.nbytes for parameter in self.parameters.values())
 
     def add_items(self, items: Sequence[str], reused: Sequence[int] = ()) -> None:
         """Give the first of these items the `reused` rows, whose items are forgotten, and the others the next rows of the table.
@@ -138,11 +147,10 @@ class ModelCopy:
             self.epoch = max(self.epoch, other.epoch) + 1
         self.items, self.rows = list(other.items), dict(other.rows)
         self.model.grow(other.model.capacity)
-        parameters = dict(self.model.named_parameters())
         with torch.no_grad():
-            for name, theirs in other.model.named_parameters():
+            for name, theirs in other.parameters.items():
                 # The item table here may be the larger one, after an update that was taken back.
-                parameters[name][: len(theirs)].copy_(theirs)
+                self.parameters[name][: len(theirs)].copy_(theirs)
         self.renew_units()
         self.version, self.sha256 = other.version, other.sha256
 
@@ -150,20 +158,23 @@ class ModelCopy:
     def put_rows(self, rows: Tensor, values: Tensor) -> None:
         """Set rows of the item table, (rows,), to values, (rows, width), and renew their unit vectors."""
         table = self.model.items.weight
-        rows = rows.to(self.device)
-        table.index_copy_(0, rows, values.to(self.device, table.dtype))
-        units = self.model.unit_items(rows)
-        self.units.index_copy_(0, rows, units)
+        rows, values = rows.to(self.device), values.to(self.device, table.dtype)
+        if unit_rows.fits(table):
+            unit_rows.put_rows(table, self.units, rows, values)
+        else:
+            table.index_copy_(0, rows, values)
+            self.units.index_copy_(0, rows, self.model.unit_items(rows))
         if self._coarse is not None:
-            self._coarse.put(rows, units)
+            self._coarse.put(rows, self.units)
         if self._half is not None:
-            self._half.put(rows, units, len(self.items))
+            self._half.put(rows, self.units[rows], len(self.items))
 
     @torch.no_grad()
     def renew_units(self) -> None:
         """Compute all unit vectors anew."""
-        every = torch.arange(self.model.capacity, device=self.device)
-        units = self.model.unit_items(every)
+        table = self.model.items.weight
+        every = torch.arange(len(table), device=self.device)
+        units = unit_rows.unit_rows(table) if unit_rows.fits(table) else self.model.unit_items(every)
         if self._half is not None and len(units) == len(self.units):
             # Graphs read where the units lie.
             self.units.copy_(units)
@@ -201,9 +212,10 @@ class ModelCopy:
     @torch.no_grad()
     def _take(self, tensors: dict[str, Tensor], new_items: Sequence[str], kind: str) -> None:
         self.add_items(new_items, tensors[REUSED].tolist())
-        parameters = dict(self.model.named_parameters())
-        for name in whole_names(parameters, kind):
-            parameters[name].copy_(tensors[name])
+        parameters = self.parameters
+        names = whole_names(parameters, kind)
+        # In one call: each is a turn at the interpreter, for which whoever answers has to wait.
+        torch._foreach_copy_([parameters[name] for name in names], [tensors[name] for name in names])
         if CATEGORY_ROWS in tensors:
             table = parameters[CATEGORY_TABLE]
             table.index_copy_(0, tensors[CATEGORY_ROWS].to(self.device), tensors[CATEGORY_VALUES].to(self.device, table.dtype))

@@ -39,8 +39,7 @@ def test_rows_that_are_put_are_found_and_those_that_have_left_are_not() -> None:
     _, [former] = coarse.best(units, vectors, SIZE, 5)
     near, far = torch.tensor([7, 12_000]), former[:1]
     units[near], units[far] = vectors.expand(2, -1), -vectors
-    coarse.put(near, units[near])
-    coarse.put(far, units[far])
+    coarse.put(torch.cat([near, far]), units)
     _, [found] = coarse.best(units, vectors, SIZE, 5)
     assert set(found[:2].tolist()) == {7, 12_000}
     assert found[2:].tolist() == former[1:4].tolist()
@@ -52,7 +51,7 @@ def test_a_row_beyond_the_scale_of_the_others_is_still_found() -> None:
     axis = torch.zeros(1, 16)
     axis[0, 3] = 1.0
     units[9] = axis[0]
-    coarse.put(torch.tensor([9]), axis)
+    coarse.put(torch.tensor([9]), units)
     values, rows = coarse.best(units, axis, SIZE, 3)
     assert rows[0, 0] == 9
     assert values[0, 0] == pytest.approx(1.0)
