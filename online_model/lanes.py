@@ -53,10 +53,17 @@ class Lanes:
     yet, and `settle` is to be called again.
     """
 
-    def __init__(self, model: str, device: str = "cpu", shape: TransformerShape | None = None, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(
+        self,
+        model: str,
+        device: str = "cpu",
+        shape: TransformerShape | None = None,
+        kept_bytes: int = KEPT_BYTES,
+        give_way: Callable[[], None] = lambda: None,
+    ) -> None:
         self.model = model
-        self.trial = Scorer(shape, device)
-        self.stable = Scorer(shape, device)
+        self.trial = Scorer(shape, device, give_way)
+        self.stable = Scorer(shape, device, give_way)
         self.state = ReleaseState()
         self._lock = threading.Lock()
         # Held for as long as it takes to come to another stable version; `take` does not wait for that.

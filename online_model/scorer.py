@@ -75,7 +75,8 @@ class Batch:
 class Scorer:
     """The Transformer with hot-swapped weights. Any number of threads may score; one thread at a time updates."""
 
-    def __init__(self, shape: TransformerShape | None = None, device: str = "cpu") -> None:
+    def __init__(self, shape: TransformerShape | None = None, device: str = "cpu", give_way: Callable[[], None] = lambda: None) -> None:
+        self._give_way = give_way
         self._copies = (ModelCopy(shape, device), ModelCopy(shape, device))
         self._copies[1].copy_from(self._copies[0])
         self._updates = tuple(UpdateStream(copy.device) for copy in self._copies)
@@ -126,10 +127,13 @@ class Scorer:
         with self._writer:
             old = self._live
             standby = 1 - old
+            self._give_way()
             checked = check(self._copies[standby], update, payload)
+            self._give_way()
             with self._updates[standby].applying():
                 self._copies[standby].take_checked(update, *checked)
                 if warm_up is not None:
+                    self._give_way()
                     try:
                         warm_up(self._copies[standby])
                     except Exception:
@@ -140,6 +144,7 @@ class Scorer:
                         raise
             self._live = standby
             on_live()
+            self._give_way()
             self._wait_for_readers(old)
             with self._updates[old].applying():
                 self._copies[old].take_checked(update, *checked)

@@ -19,12 +19,15 @@ from headrace.streams.memory_follower import MemoryFollower
 from headrace.streams.model_access import ModelAccess
 from headrace.streams.outcome_reports import OutcomeReports
 from headrace.streams.publisher import EventPublisher, UndeliveredEvents
+from headrace.streams.right_of_way import RightOfWay
 from headrace.streams.signing import KeyProblem, SigningKey
 
 log = logging.getLogger(__name__)
 
 COMPONENT = "gateway"
 ANSWERING_THREADS = 8
+# What a step of a swap waits for answers; it has four.
+PATIENCE_S = 0.005
 REDIS_TIMEOUT_S = 1.0
 PROBE_TIMEOUT_S = 1.0
 CLOSE_TIMEOUT_S = 5.0
@@ -41,7 +44,10 @@ class GatewayParts:
     def __init__(self, bootstrap: str, redis_url: str, device: str, access: ModelAccess | None = None) -> None:
         self.bootstrap = bootstrap
         self.access = access or ModelAccess()
-        self.live = LiveScorer(bootstrap, COMPONENT, device, trusted=self.access.trusted, store=self.access.store)
+        self.right_of_way = RightOfWay(PATIENCE_S)
+        self.live = LiveScorer(
+            bootstrap, COMPONENT, device, trusted=self.access.trusted, store=self.access.store, give_way=self.right_of_way.give
+        )
         self.reports = OutcomeReports(bootstrap, COMPONENT, signing=_signing_key(self.access))
         self.memories = MemoryFollower(bootstrap, f"{COMPONENT}-memories", self.live.ranker, self.live.reactions.memories_read)
         self.publisher = EventPublisher(bootstrap, source=COMPONENT)

@@ -167,7 +167,8 @@ async def _publish(parts: GatewayParts, events: list[Event], traceparent: str | 
 
 
 async def _in_pool(parts: GatewayParts, work: Callable[[], Struct]) -> Response:
-    return await asyncio.get_running_loop().run_in_executor(parts.pool, lambda: reply(work(), 200))
+    with parts.right_of_way:
+        return await asyncio.get_running_loop().run_in_executor(parts.pool, lambda: reply(work(), 200))
 
 
 def _parts(request: Request) -> GatewayParts:

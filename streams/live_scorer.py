@@ -74,13 +74,21 @@ class LiveScorer:
     With `trusted` keys only decisions that one of them has signed count. Whoever teaches the ranker's memories sets
     `reactions.memories_read` once they hold what was there at the start. From `store` a stable version is loaded that the updates at
     hand do not lead to; without it, from Kafka. It needs room for two left-right pairs (`lanes` has the figures).
+    A swap calls `give_way` between its steps.
     """
 
     def __init__(
-        self, bootstrap: str, client_id: str, device: str, *, trusted: TrustedKeys | None = None, store: WeightStore | None = None
+        self,
+        bootstrap: str,
+        client_id: str,
+        device: str,
+        *,
+        trusted: TrustedKeys | None = None,
+        store: WeightStore | None = None,
+        give_way: Callable[[], None] = lambda: None,
     ) -> None:
         use_one_thread()
-        self.lanes = Lanes(MODEL, choose_device(device))
+        self.lanes = Lanes(MODEL, choose_device(device), give_way=give_way)
         self.ranker = Ranker(self.lanes.trial)
         self.ranking = RankingFollower(bootstrap, client_id, self.ranker, trusted)
         self.reactions = MemoryReactionFollower(bootstrap, client_id, self.ranker, trusted)

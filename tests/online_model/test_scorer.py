@@ -235,6 +235,16 @@ def test_an_update_that_fails_leaves_the_service_as_it_was(scorer: Scorer, chain
     assert_is_of_one_version(served(scorer), expected(chain.snapshot()))
 
 
+def test_a_swap_gives_way_before_each_of_its_steps(chain: Chain) -> None:
+    steps: list[str] = []
+    scorer = Scorer(SHAPE, give_way=lambda: steps.append(f"way given at version {scorer.version}"))
+    scorer.apply(*chain.snapshot())
+    steps.clear()
+    scorer.apply(*chain.step(), warm_up=lambda copy: steps.append("warm-up"), on_live=lambda: steps.append("live"))
+    before, after = "way given at version 1", "way given at version 2"
+    assert steps == [before, before, before, "warm-up", "live", after]
+
+
 @pytest.mark.parametrize("new_items", [1, FIRST_CAPACITY])
 def test_a_warm_up_that_fails_takes_the_update_back(scorer: Scorer, chain: Chain, new_items: int) -> None:
     before = served(scorer)

@@ -27,12 +27,14 @@ from weights_chain import Chain
 
 from headrace.features.online_store import OnlineStore, connect
 from headrace.online_model import transformer
+from headrace.online_model.lanes import Ranked
 from headrace.online_model.weights import ModelCopy
 from headrace.schemas import Click, HistoryEntry, Purchase, UserRow, encode, wire
 from headrace.schemas.topics import CLICKS, PURCHASES, USER_FEATURES, Topic
 from headrace.streams import kafka as kafka_client
 from headrace.streams.gateway import create_app, run_gateway
-from headrace.streams.gateway_parts import GatewayParts
+from headrace.streams.gateway_parts import PATIENCE_S, GatewayParts
+from headrace.streams.live_scorer import Asked
 from headrace.streams.publisher import EventPublisher, UndeliveredEvents
 
 NOW_MS = wire.now_ms()
@@ -345,6 +347,32 @@ def test_who_asks_together_is_answered_as_who_asks_alone(client: httpx.Client, k
         assert [item["item_id"] for item in other["transformer"]] == [item["item_id"] for item in one["transformer"]]
         assert [item.keys() for item in other["items"]] == [item.keys() for item in one["items"]]
         assert [item["score"] for item in other["items"]] == pytest.approx([item["score"] for item in one["items"]], rel=1e-3)
+
+
+def test_a_swap_waits_for_who_is_being_answered_but_not_for_ever(client: httpx.Client, app: FastAPI, kafka: str) -> None:
+    chain = Chain(kafka, items=20)
+    chain.snapshot()
+    until(lambda: is_ready(client) and client.post("/v1/predict", json={"history": []}).json()["model_version"] == 1)
+    parts = app.state.parts
+    asked, may_answer, rank = threading.Event(), threading.Event(), parts.live.rank_one
+
+    def rank_one(wanted: Asked) -> Ranked:
+        asked.set()
+        assert may_answer.wait(20.0)
+        return rank(wanted)
+
+    parts.live.rank_one = rank_one
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(lambda: client.post("/v1/predict", json={"history": [{"item_id": "item-1"}]}).json())
+        assert asked.wait(20.0)
+        began_s = time.monotonic()
+        parts.right_of_way.give()
+        assert time.monotonic() - began_s >= PATIENCE_S
+        chain.delta()
+        until(lambda: parts.live.scorer.version == 2)
+        may_answer.set()
+        assert answer.result(20.0)["model_version"] == 2
+    assert parts.right_of_way._is_free.is_set()
 
 
 def _batches() -> float:
