@@ -19,7 +19,7 @@ class NotReady(RuntimeError):
 
 
 class ChildProcess:
-    """A process in a session of its own, its output in a log file. On Linux the kernel kills it when its parent dies.
+    """A process in a group of its own, its output in a log file. On Linux the kernel kills it when its parent dies.
 
     The kernel watches the thread that started the child, not the process: start children from the main thread, or from one
     that lives as long as they should. Elsewhere than on Linux a killed parent leaves its children running.
@@ -35,7 +35,8 @@ class ChildProcess:
                 stderr=subprocess.STDOUT,
                 env=dict(environment),
                 cwd=folder,
-                start_new_session=True,
+                # No session of its own: Linux shares the processors out among sessions first, and niceness counts within one alone.
+                process_group=0,
             )
 
     @property

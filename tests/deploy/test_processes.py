@@ -17,10 +17,11 @@ def child(tmp_path: Path, program: str) -> ChildProcess:
     return ChildProcess([sys.executable, "-c", program], tmp_path / "child.log")
 
 
-def test_a_child_leads_a_session_of_its_own_and_writes_to_its_log(tmp_path: Path) -> None:
-    process = child(tmp_path, "import os, time; print(os.getpid(), os.getsid(0), os.getppid(), flush=True); time.sleep(600)")
-    process.wait_until(lambda: process.end_of_log().count(" ") == 2, "the child", 30.0)
-    assert process.end_of_log() == f"{process.pid} {process.pid} {os.getpid()}"
+def test_a_child_leads_a_group_of_its_own_in_its_parents_session_and_writes_to_its_log(tmp_path: Path) -> None:
+    program = "import os, time; print(os.getpid(), os.getpgid(0), os.getsid(0), os.getppid(), flush=True); time.sleep(600)"
+    process = child(tmp_path, program)
+    process.wait_until(lambda: process.end_of_log().count(" ") == 3, "the child", 30.0)
+    assert process.end_of_log() == f"{process.pid} {process.pid} {os.getsid(0)} {os.getpid()}"
     assert process.stop()
     assert process.poll() == -signal.SIGTERM
 
