@@ -6,12 +6,9 @@ that whatever else goes on falls on both alike. An answer is torn where it diffe
 """
 
 import math
-import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import msgspec
@@ -22,10 +19,9 @@ from headrace.deploy.asker import Answer
 from headrace.deploy.bench.asking import Asked, Errand
 from headrace.deploy.bench.ground import Ground, settle
 from headrace.deploy.bench.measured_process import Invalid, MeasuredProcess
-from headrace.deploy.bench.swap_chain import Link, SwapChain
+from headrace.deploy.bench.swap_chain import SwapChain
 from headrace.deploy.processes import free_port
 from headrace.deploy.scrape import Readings, scrape
-from headrace.deploy.supervisor import NICENESS
 from headrace.schemas import HistoryEntry
 from headrace.streams.kafka import ensure_topics
 from headrace.streams.signing import SigningKey
@@ -36,6 +32,7 @@ SPELL_S = 4.0
 CONNECTIONS = 4
 KEPT = 5
 HISTORIES, STEPS = 200, 8
+WARM_UP_SWAPS = 200
 READY_TIMEOUT_S, SWAPPED_TIMEOUT_S = 60.0, 30.0
 
 
@@ -81,20 +78,16 @@ class SwapsUnderLoad:
 
 
 class Announced:
-    """A chain as the learner publishes it: in a thread, and by threads of the Kafka client, that are as nice as the learner is."""
+    """A chain that is published as the learner does it."""
 
     def __init__(self, bootstrap: str, signing: SigningKey) -> None:
         self._chain = SwapChain(ITEMS)
-        self._thread = ThreadPoolExecutor(1, initializer=_be_as_nice_as_the_learner)
-        self._publisher = self._thread.submit(lambda: WeightsPublisher(bootstrap, "bench", signing=signing)).result()
-        self._publish(self._chain.snapshot)
+        self._publisher = WeightsPublisher(bootstrap, "bench", signing=signing)
+        self._publisher.publish(*self._chain.snapshot)
 
     def publish(self) -> None:
         """Publish the next delta."""
-        self._publish(self._chain.delta())
-
-    def _publish(self, link: Link) -> None:
-        self._thread.submit(self._publisher.publish, *link).result()
+        self._publisher.publish(*self._chain.delta())
 
 
 def measure_swaps(ground: Ground, load: Load, tell: Callable[[str], None]) -> SwapsUnderLoad:
@@ -125,15 +118,11 @@ def measure_swaps(ground: Ground, load: Load, tell: Callable[[str], None]) -> Sw
         gateway.stop()
 
 
-def _be_as_nice_as_the_learner() -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS["learner"])
-
-
 def _under_load(
     ground: Ground, gateway: MeasuredProcess, port: int, updates: Announced, load: Load, tell: Callable[[str], None]
 ) -> SwapsUnderLoad:
     histories = _histories()
-    # The first spells warm up what is asked and are not counted.
+    # The first spells warm up what is asked, and what swaps need of gateway and broker, and are not counted.
     seconds = 2 * (load.spells + 1) * SPELL_S
     file = ground.data / "asked.jsonl"
     bodies = [_body(history) for history in histories]
@@ -143,15 +132,15 @@ def _under_load(
     command = [sys.executable, "-m", "headrace.deploy.bench.asking", str(errand_file)]
     asker = MeasuredProcess(command, ground.home / "logs" / "swap-asking.log")
     try:
-        before, on = _swaps(port), []
-        time.sleep(2 * SPELL_S - 1.0)
+        on: list[tuple[int, int]] = []
+        _publish_evenly(updates, WARM_UP_SWAPS, WARM_UP_SWAPS / (2 * SPELL_S - 1.0))
+        settle(lambda: _swaps(port) > WARM_UP_SWAPS, "the gateway has swapped the first updates", SWAPPED_TIMEOUT_S)
+        before = _swaps(port)
         for spell in range(load.spells):
             tell(f"spell {spell + 1} of {load.spells}")
             time.sleep(SPELL_S)
             began_ns = time.time_ns()
-            for turn in range(min(load.each_spell, load.swaps - load.each_spell * spell)):
-                time.sleep(max(0.0, turn / load.per_s - (time.time_ns() - began_ns) / 1e9))
-                updates.publish()
+            _publish_evenly(updates, min(load.each_spell, load.swaps - load.each_spell * spell), load.per_s)
             time.sleep(0.2)
             on.append((began_ns, time.time_ns()))
         settle(lambda: _swaps(port) - before >= load.swaps, f"the gateway has swapped {load.swaps} times", SWAPPED_TIMEOUT_S)
@@ -161,6 +150,13 @@ def _under_load(
         asker.stop()
     asked = [msgspec.json.decode(line, type=Asked) for line in file.read_bytes().splitlines()]
     return _found(ground, asked, histories, on, int(_swaps(port) - before))
+
+
+def _publish_evenly(updates: Announced, count: int, per_s: float) -> None:
+    began_s = time.monotonic()
+    for turn in range(count):
+        time.sleep(max(0.0, began_s + turn / per_s - time.monotonic()))
+        updates.publish()
 
 
 def _found(
