@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from confluent_kafka import KafkaException, Message
 
@@ -53,6 +54,8 @@ from headrace.streams.signed_records import require_signature
 from headrace.streams.signing import Forged
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CLIENT_ID = "gateway-dashboard"
 LOOK_EVERY_S = 1.0
@@ -105,11 +108,11 @@ class Dashboard:
     def look(self) -> None:
         """Look once, and show what was found."""
         at_ms, at_s = self._clock(), time.monotonic()
-        ends = self._sources.ask("Kafka offsets", lambda: self._lag.ends(WATCHED.values()), at_ms)
-        lags = self._sources.ask("committed offsets", lambda: self._lag.lags(GROUPS, ends or {}), at_ms) if ends else None
-        for record in self._sources.ask("model and drift topics", self._tails.read, at_ms) or ():
+        ends = self._ask("Kafka offsets", lambda: self._lag.ends(WATCHED.values()), at_ms)
+        lags = self._ask("committed offsets", lambda: self._lag.lags(GROUPS, ends or {}), at_ms) if ends else None
+        for record in self._ask("model and drift topics", self._tails.read, at_ms) or ():
             self._take(record)
-        lists = self._sources.ask("recommendations", lambda: self._lists.read(ends or {}), at_ms) or []
+        lists = self._ask("recommendations", lambda: self._lists.read(ends or {}), at_ms) or []
         self._note_lists(lists)
         present = self._present
         present.rows(at_s, self._rows.take())
@@ -120,7 +123,12 @@ class Dashboard:
             present.offsets(at_s, _totals(ends), lags or {})
         self._show(at_ms, at_s)
 
+    def _ask(self, name: str, question: Callable[[], T], at_ms: int) -> T | None:
+        self._parts.right_of_way.give()
+        return self._sources.ask(name, question, at_ms)
+
     def _show(self, at_ms: int, at_s: float) -> None:
+        self._parts.right_of_way.give()
         board, present = self.board, self._present
         self._sources.note("weights", self._versions.newest_ms or None)
         self._sources.note("states of signals", self._signals.newest_ms)
