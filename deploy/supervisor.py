@@ -19,7 +19,7 @@ FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 5.0
 STEADY_S = 20.0
 # On a busy machine what nobody waits for comes last. The learner is not of these: ten steps nicer than the others it learns from an event
-# three times as late, and leaves out one in ten.
+# two to three times as late, and leaves many out.
 NICENESS = {"archiver": 10}
 
 
