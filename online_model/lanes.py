@@ -50,7 +50,7 @@ class Lanes:
     """The stable and the trial lane, kept in step with updates and decisions. Any number of threads may ask.
 
     `take` may be called by one thread, `decide` and `settle` by another. While `is_settled` is False the stable weights are not there
-    yet, and `settle` is to be called again.
+    yet, and `settle` is to be called again. `give_way` is that of `Scorer`.
     """
 
     def __init__(

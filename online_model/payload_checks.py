@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 Rows = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
+# Numbers of a tensor that is looked at together with others.
 SMALL = 1 << 17
 
 _FLOATS = {"snapshot": (torch.float32,), "delta": (torch.float16, torch.float32)}

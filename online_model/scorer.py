@@ -73,7 +73,10 @@ class Batch:
 
 
 class Scorer:
-    """The Transformer with hot-swapped weights. Any number of threads may score; one thread at a time updates."""
+    """The Transformer with hot-swapped weights. Any number of threads may score; one thread at a time updates.
+
+    `give_way` is called before each step of an update, of some hundred microseconds: there it may wait for those who are answered.
+    """
 
     def __init__(self, shape: TransformerShape | None = None, device: str = "cpu", give_way: Callable[[], None] = lambda: None) -> None:
         self._give_way = give_way
