@@ -82,7 +82,7 @@ class ChainAnchor:
     @torch.no_grad()
     def renew(self, live: ModelCopy) -> None:
         """Become equal to the live weights."""
-        theirs = dict(live.model.named_parameters())
+        theirs = live.parameters
         rows = self.moved()
         self.model.grow(live.model.capacity)
         self.items = len(live.items)
@@ -99,7 +99,7 @@ class ChainAnchor:
 
     def put_into(self, copy: ModelCopy) -> Tensor:
         """Give a copy of the live weights those of the anchor, where both stand for the same items; return the rows that were changed."""
-        theirs, ours = dict(self.model.named_parameters()), dict(copy.model.named_parameters())
+        theirs, ours = dict(self.model.named_parameters()), copy.parameters
         rows = self.moved()
         gone: Numbers = np.fromiter(self._gone, np.int64, len(self._gone))
         rows = rows[(rows < self.items) & ~torch.isin(rows, torch.from_numpy(gone))]

@@ -294,7 +294,7 @@ class FineTuner:
     def _start(self) -> None:
         self._candidate = ModelCopy(self.live.model.shape)
         self._candidate.copy_from(self.live)
-        parameters = dict(self._candidate.model.named_parameters())
+        parameters = self._candidate.parameters
         dense = [parameters[name].requires_grad_(True) for name in dense_names(self._candidate.model)]
         self._dense_optimizer = Adam(dense, self.plan.dense_rate)
         self._item_optimizer = LazyAdam(parameters[ITEM_TABLE], self.plan.item_rate)

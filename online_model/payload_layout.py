@@ -55,7 +55,7 @@ def whole_names(names: Iterable[str], kind: str) -> list[str]:
 
 def snapshot_payload(copy: "ModelCopy") -> bytes:
     """Return the whole of a copy's weights, exactly."""
-    parameters = dict(copy.model.named_parameters())
+    parameters = copy.parameters
     tensors = {name: parameters[name].detach() for name in dense_names(copy.model)}
     tensors[ROWS] = torch.arange(len(copy.items))
     tensors[VALUES] = parameters[ITEM_TABLE].detach()[: len(copy.items)]
@@ -70,7 +70,7 @@ def delta_payload(
     The first of the new items have taken the `reused` rows; all new items' rows must be touched. Given the `base` that the delta
     builds on, rows are left out whose values would be the same there, and rows of categories that are close.
     """
-    parameters = dict(copy.model.named_parameters())
+    parameters = copy.parameters
     tensors = {name: _halved(parameters[name].detach()) for name in whole_names(parameters, "delta")}
     rows = touched.to(torch.int64).cpu()
     values = _halved(parameters[ITEM_TABLE].detach()[rows.to(copy.device)])

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 COMPONENT = "gateway"
 ANSWERING_THREADS = 8
-# What a step of a swap waits for answers; it has four.
+# What a step of a swap, or of the look of the dashboard, waits for answers at most.
 PATIENCE_S = 0.005
 REDIS_TIMEOUT_S = 1.0
 PROBE_TIMEOUT_S = 1.0

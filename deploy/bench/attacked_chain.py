@@ -56,7 +56,7 @@ class Author:
     def delta(self) -> tuple[ModelUpdate, Message]:
         """Change the weights and return what has changed."""
         rows = torch.tensor(sorted(self.random.sample(range(1, ITEMS), 5)))
-        parameters = dict(self.copy.model.named_parameters())
+        parameters = self.copy.parameters
         for name in dense_names(self.copy.model):
             parameters[name].add_(self.random.uniform(-0.1, 0.1))
         self.copy.put_rows(rows, torch.full((5, SHAPE.width), self.random.uniform(-1.0, 1.0)))

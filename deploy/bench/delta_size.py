@@ -57,7 +57,7 @@ def measure_delta(items: int = ITEMS, touched: int = TOUCHED, deltas: int = DELT
 
 @torch.no_grad()
 def _move(author: ModelCopy, rows: torch.Tensor) -> None:
-    parameters = dict(author.model.named_parameters())
+    parameters = author.parameters
     for dense in dense_names(author.model):
         if dense != "categories.weight":
             parameters[dense].add_(MOVED * torch.randn_like(parameters[dense]))

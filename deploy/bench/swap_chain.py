@@ -37,7 +37,7 @@ class SwapChain:
 
     def _shaken(self) -> bytes:
         touched = torch.randperm(len(self._copy.items) - 1)[:TOUCHED].sort().values + 1
-        parameters = dict(self._copy.model.named_parameters())
+        parameters = self._copy.parameters
         for name in dense_names(self._copy.model):
             parameters[name].add_(SHAKEN * torch.randn_like(parameters[name]))
         table = parameters["items.weight"]

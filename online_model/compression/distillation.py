@@ -72,7 +72,7 @@ class Distillation:
         self.student.model.requires_grad_(True).train()
         counts = torch.bincount(self._targets, minlength=self.student.model.capacity).float()
         self._log_q = log_shares(counts)
-        parameters = dict(self.student.model.named_parameters())
+        parameters = self.student.parameters
         self._dense = Adam([parameters[name] for name in dense_names(self.student.model)], self.plan.dense_rate)
         self._table = LazyAdam(parameters[ITEM_TABLE], self.plan.item_rate)
         self._draw = torch.Generator().manual_seed(self.plan.seed)

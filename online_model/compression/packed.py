@@ -45,7 +45,7 @@ class Packing:
 
 def packed(copy: ModelCopy, packing: Packing) -> bytes:
     """Return the file of a copy's weights."""
-    parameters = dict(copy.model.named_parameters())
+    parameters = copy.parameters
     tensors: dict[str, Tensor] = {}
     for name in dense_names(copy.model):
         weights = parameters[name].detach().float().cpu()
@@ -81,7 +81,7 @@ def unpacked(payload: bytes, device: str | torch.device = "cpu") -> ModelCopy:
         copy = ModelCopy(shape, device)
         copy.add_items(_names(tensors[NAMES], count))
         with torch.no_grad():
-            parameters = dict(copy.model.named_parameters())
+            parameters = copy.parameters
             for name in dense_names(copy.model):
                 wanted = parameters[name]
                 parameters[name].copy_(_finite(name, tensors[name] if name in tensors else _read(name, tensors, tuple(wanted.shape))))
